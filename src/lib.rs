@@ -1,0 +1,5 @@
+//! sy: a file transfer server and push client for storage hosts.
+
+pub mod limits;
+pub mod model;
+pub mod ops;

@@ -1,0 +1,64 @@
+//! Every bound and tunable of the program, with its unit, its reason and its measurement.
+
+/// Bytes of the fixed head of a frame (`wire::header`).
+pub const FRAME_HEAD_BYTES: usize = 16;
+/// Bytes of content that one chunk of a large file holds; the unit of its digest.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes a frame carries behind its head at most: one chunk and the words that place it.
+pub const PAYLOAD_BYTES_MAX: usize = CHUNK_BYTES + 4096 - FRAME_HEAD_BYTES;
+/// Bytes of one arena block: a whole frame, page-multiple so that blocks keep their alignment.
+pub const BLOCK_BYTES: usize = CHUNK_BYTES + 4096;
+/// Bytes of the arena of one shard. 31 blocks fill a 1 GiB push over loopback as well as 127 do.
+pub const ARENA_BYTES: usize = 8 * 1024 * 1024;
+/// Blocks of a pool that only senders may take, so that answers can always leave.
+pub const SEND_RESERVE_BLOCKS: usize = 1;
+/// Blocks that one session may hold for what it receives and has not applied yet.
+pub const RECV_BLOCKS_PER_SESSION_MAX: usize = 8;
+/// Blocks that one session may hold for what it prepares to send.
+pub const SEND_BLOCKS_PER_SESSION_MAX: usize = 8;
+
+/// Bytes of a file name (Linux `NAME_MAX`).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a symlink's target (Linux `PATH_MAX` less its NUL).
+pub const LINK_TARGET_BYTES_MAX: usize = 4095;
+/// Path components that a HELLO may name as DEST.
+pub const DEST_COMPONENTS_MAX: usize = 4096;
+/// Bytes of a module name.
+pub const MODULE_NAME_BYTES_MAX: usize = 255;
+/// Entries of one directory that a session holds in memory (40 bytes and a name each).
+pub const DIR_ENTRIES_MAX: usize = 4_000_000;
+/// Files up to this many bytes travel inside a PACK; larger ones as DATA.
+pub const PACK_FILE_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes of listings that the source holds ahead of the merge before it stops listing.
+pub const LOOKAHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Directories that one list job takes at once.
+pub const LIST_BATCH_DIRS_MAX: usize = 32;
+/// Directory entries that a list job handles before it goes back in line.
+pub const LIST_BUDGET_ENTRIES: usize = 4096;
+/// Entries that a prune handles before it goes back in line.
+pub const PRUNE_BUDGET_ENTRIES: usize = 1024;
+/// Large files that a source reads at the same time.
+pub const LARGE_FILES_OPEN_MAX: usize = 8;
+/// Directory descriptors that one session keeps open; the rest are opened again when needed.
+pub const DIR_FDS_OPEN_MAX: usize = 256;
+/// Directories that a peer may hold declared and not yet closed in one session.
+pub const DIRS_DECLARED_MAX: usize = 4_000_000;
+
+/// Seconds from the accept to a whole HELLO.
+pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// Seconds without a byte from the peer, unless `--timeout` says otherwise.
+pub const IDLE_SECONDS_MAX: u64 = 60;
+/// Seconds between signs of life from a side that is busy and silent.
+pub const HEARTBEAT_SECONDS: u64 = 15;
+/// Seconds a draining server gives the sessions that are under way.
+pub const DRAIN_SECONDS_MAX: u64 = 10;
+
+/// The port of `sy-server`.
+pub const PORT_DEFAULT: u16 = 7873;
+/// Bytes of a message from the peer that are shown to a person; the rest is cut.
+pub const PEER_TEXT_BYTES_MAX: usize = 4096;
+
+const _: () = assert!(BLOCK_BYTES == FRAME_HEAD_BYTES + PAYLOAD_BYTES_MAX);
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(4096));
+const _: () = assert!(PACK_FILE_BYTES_MAX + 1024 < PAYLOAD_BYTES_MAX);

@@ -1,0 +1,9 @@
+//! Nouns that are valid once built: names, entries, listings, identifiers, what the user wants.
+
+pub mod entry;
+pub mod id;
+pub mod listing;
+pub mod name;
+pub mod policy;
+pub mod report;
+pub mod time;

@@ -1,0 +1,39 @@
+//! What one push may and should do: chosen by the user, sent in HELLO, enforced by the target.
+
+/// How durable a push is when it reports success.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// In the page cache, as rsync; a marker makes a crash visible to the next push.
+    #[default]
+    None,
+    /// One `syncfs` before the report.
+    Session,
+    /// Each file is synced before it gets its name, each directory before the report.
+    File,
+}
+
+impl Durability {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Session => "session",
+            Self::File => "file",
+        }
+    }
+}
+
+/// The wishes of one push.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// Change nothing; say what would be done.
+    pub dry_run: bool,
+    /// Remove what the sources do not have.
+    pub delete: bool,
+    /// Entries that may be removed at most.
+    pub delete_max: Option<u64>,
+    /// Let an empty source empty the target.
+    pub allow_empty_source: bool,
+    pub durability: Durability,
+    /// Owners travel as numbers only.
+    pub numeric_ids: bool,
+}
