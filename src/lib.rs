@@ -3,3 +3,4 @@
 pub mod limits;
 pub mod model;
 pub mod ops;
+pub mod sim;
