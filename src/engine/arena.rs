@@ -61,7 +61,7 @@ pub fn map(arena_bytes: usize) -> Result<(BlockPool, Region), Errno> {
     // Where transparent huge pages are always on, the first byte of a block would cost 2 MiB. A
     // kernel without them answers EINVAL, which changes nothing for us.
     // SAFETY: advice on a mapping of ours, which keeps its content.
-    drop(unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) });
+    let _ = unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) };
     // SAFETY: `start` is page-aligned and not null; the `bytes` behind it are mapped readable and
     // writable, zeroed, used by nobody else (nothing but this slice is made from `start`) and
     // never unmapped, so 'static is true.
