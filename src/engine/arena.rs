@@ -68,7 +68,7 @@ pub fn map(arena_bytes: usize) -> Result<(BlockPool, Region), Errno> {
     let memory: &'static mut [u8] =
         unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), bytes) };
     let region = Region {
-        start: start.addr(),
+        start: start.expose_provenance(),
         bytes,
     };
     let blocks = memory.chunks_exact_mut(BLOCK_BYTES).collect();

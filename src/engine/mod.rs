@@ -3,12 +3,16 @@
 //!
 //! - `disk`: the file-system calls that job bodies make, for real;
 //! - `arena`: the memory of the blocks; `uring` and it are the only files with `unsafe`;
-//! - `pool`: threads for work that may block, and `bell`, by which a thread wakes a ring.
+//! - `pool`: threads for work that may block, and `bell`, by which a thread wakes a ring;
+//! - `lanes`: on which way a file read or write goes: ring, inline or pool;
+//! - `uring`: the ring, the product's implementation of the seam.
 
 pub mod arena;
 pub mod bell;
 pub mod disk;
+pub mod lanes;
 pub mod pool;
 #[cfg(test)]
 mod testing;
+pub mod uring;
 mod user_data;
