@@ -709,6 +709,16 @@ impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
     }
 }
 
+/// How a ring of this thread would be set up; it is closed again.
+pub fn try_setup(arena: Option<Region>) -> Result<Setup, SetupError> {
+    let (ring, tier) = build_ring()?;
+    let arena = match arena {
+        Some(region) => register(&ring, region),
+        None => Registration::NotAsked,
+    };
+    Ok(Setup { tier, arena })
+}
+
 /// Tries the sets of flags, newest first. DEFER_TASKRUN runs completions on our thread, when it
 /// enters; TASKRUN_FLAG shows when there are some; SUBMIT_ALL keeps one refused entry from
 /// stopping those behind it.
