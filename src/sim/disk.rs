@@ -505,7 +505,7 @@ impl SimDisk {
         Ok((host, ino, is_writable))
     }
 
-    /// As `enter_at`, where `name` has to be one component.
+    /// As `enter_at`, where `name` is one component and the directory was not removed.
     fn enter_name(
         &self,
         kind: CallKind,
@@ -516,6 +516,9 @@ impl SimDisk {
         let (host, ino, _) = self.enter_at(kind, dir, name)?;
         if host.kind(ino) != Kind::Dir {
             return Err(Errno::NOTDIR);
+        }
+        if host.inodes.node(ino).links == 0 {
+            return Err(Errno::NOENT);
         }
         if name.len() > NAME_BYTES_MAX {
             return Err(Errno::NAMETOOLONG);
@@ -535,7 +538,7 @@ impl SimDisk {
         Ok((host, dir, found))
     }
 
-    /// As `enter_name`, for a name that has to be free in a directory that still exists.
+    /// As `enter_name`, for a name that has to be free.
     fn enter_new(
         &self,
         kind: CallKind,
@@ -545,9 +548,6 @@ impl SimDisk {
         let (host, dir) = self.enter_name(kind, dir, name)?;
         if host.find(dir, name).is_some() {
             return Err(Errno::EXIST);
-        }
-        if host.inodes.node(dir).links == 0 {
-            return Err(Errno::NOENT);
         }
         if host.inodes.count() >= host.options.inodes_max {
             return Err(Errno::NOSPC);
@@ -975,7 +975,10 @@ impl Disk for SimDisk {
     }
 
     fn rewind_dir(&self, dir: &SimFd) -> Result<(), Errno> {
-        let (mut host, _, _) = self.enter_fd(CallKind::RewindDir, dir)?;
+        let (mut host, ino, _) = self.enter_fd(CallKind::RewindDir, dir)?;
+        if host.kind(ino).is_special() {
+            return Err(Errno::SPIPE);
+        }
         if let Some(file) = host.open.get_mut(&dir.id) {
             file.last = None;
         }
@@ -1017,6 +1020,9 @@ impl Disk for SimDisk {
 
     fn write(&self, fd: &SimFd, from: &[u8], offset: u64) -> Result<usize, Errno> {
         let (mut host, ino, is_writable) = self.enter_fd(CallKind::Write, fd)?;
+        if host.kind(ino).is_special() {
+            return Err(Errno::SPIPE);
+        }
         if !is_writable {
             return Err(Errno::BADF);
         }
@@ -1084,9 +1090,14 @@ impl Disk for SimDisk {
             return Err(Errno::NOSPC);
         }
         let now = host.wall();
+        let is_root = host.options.identity.is_root;
         host.inodes.change_content(ino, |node| {
             node.reserved_bytes = node.reserved_bytes.max(wanted);
+            node.attrs.mtime = now;
             node.attrs.ctime = now;
+            if !is_root {
+                drop_set_id_bits(&mut node.attrs);
+            }
         });
         Ok(())
     }
@@ -1100,6 +1111,7 @@ impl Disk for SimDisk {
             return Err(Errno::FBIG);
         }
         let now = host.wall();
+        let is_root = host.options.identity.is_root;
         host.inodes.change_content(ino, |node| {
             let Body::File(content) = &mut node.body else {
                 unreachable!("only files are opened for writing");
@@ -1109,6 +1121,9 @@ impl Disk for SimDisk {
             node.is_content_dirty = true;
             node.attrs.mtime = now;
             node.attrs.ctime = now;
+            if !is_root {
+                drop_set_id_bits(&mut node.attrs);
+            }
         });
         Ok(())
     }
@@ -1194,13 +1209,17 @@ impl Disk for SimDisk {
     }
 
     fn make_symlink(&self, dir: &SimFd, name: &[u8], target: &[u8]) -> Result<(), Errno> {
+        // Linux takes the target in before it looks at the name.
+        let checked = match target.len() {
+            0 => Err(Errno::NOENT),
+            1..=LINK_TARGET_BYTES_MAX => Ok(()),
+            _ => Err(Errno::NAMETOOLONG),
+        };
+        if checked.is_err() {
+            drop(self.enter_at(CallKind::MakeSymlink, dir, name)?);
+            return checked;
+        }
         let (mut host, dir) = self.enter_new(CallKind::MakeSymlink, dir, name)?;
-        if target.is_empty() {
-            return Err(Errno::NOENT);
-        }
-        if target.len() > LINK_TARGET_BYTES_MAX {
-            return Err(Errno::NAMETOOLONG);
-        }
         let attrs = host.attrs_in(dir, Kind::Symlink, 0o777);
         let body = Body::Symlink(Arc::new(target.to_vec()));
         host.inodes.make(dir, name, body, attrs);

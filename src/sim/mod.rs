@@ -23,6 +23,8 @@
 //! [`SimRing::next_due`] has passed), then moves the [`SimClock`] to the earliest of them. When
 //! no side names a moment, they wait for each other for ever, and that is a finding.
 
+#[cfg(test)]
+mod agreement;
 pub mod clock;
 pub mod crash;
 pub mod disk;

@@ -318,11 +318,13 @@ impl<J: Job<SimDisk>> Ring<SimDisk, J> for SimRing<J> {
         // The kernel answers it with 0, which reads as the end of the stream or file.
         assert!(moves_bytes, "an operation on no bytes");
         let due = self.draw_due();
+        let net = &self.world.borrow().net;
+        let is_cut = lane(&op).is_some_and(|(stream, _)| net.is_shut(stream));
         self.in_flight.push(InFlight {
             tag,
             op,
             due,
-            is_cut: false,
+            is_cut,
         });
     }
 

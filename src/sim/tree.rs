@@ -11,6 +11,7 @@ use crate::limits::LINK_TARGET_BYTES_MAX;
 use crate::model::entry::{Kind, Meta};
 use crate::model::name::OWN_PREFIX;
 use crate::model::time::Mtime;
+use crate::ops::{Disk, Errno};
 
 /// Paths below the tree's root, which is the empty path, and what stands there. The order puts a
 /// directory before what is in it.
@@ -179,6 +180,48 @@ impl Tree {
         }
     }
 
+    /// What stands below `dir` on any disk, the real one too.
+    pub fn read_from<D: Disk>(disk: &D, dir: &D::Fd) -> Result<Self, Errno> {
+        let mut tree = Self::default();
+        tree.entries.insert(
+            Vec::new(),
+            Entry {
+                meta: Meta::from(&disk.stat(dir)?),
+                content: Content::None,
+            },
+        );
+        tree.read_below(disk, dir, b"")?;
+        Ok(tree)
+    }
+
+    fn read_below<D: Disk>(&mut self, disk: &D, dir: &D::Fd, prefix: &[u8]) -> Result<(), Errno> {
+        let mut names = Vec::new();
+        let mut scratch = Vec::new();
+        disk.rewind_dir(dir)?;
+        while disk.read_dir(dir, &mut scratch, &mut |name| names.push(name.to_vec()))? {}
+        for name in names {
+            let path = [prefix, &name].concat();
+            let stat = disk.stat_at(dir, &name)?;
+            let content = match stat.kind {
+                Kind::File => Content::Bytes(Arc::new(read_file(disk, dir, &name)?)),
+                Kind::Symlink => {
+                    let mut target = vec![0; LINK_TARGET_BYTES_MAX + 1];
+                    let len = disk.read_link(dir, &name, &mut target)?;
+                    Content::Target(target[..len].to_vec())
+                }
+                Kind::CharDevice | Kind::BlockDevice => Content::Device(stat.size),
+                Kind::Dir | Kind::Fifo | Kind::Socket => Content::None,
+            };
+            if stat.kind == Kind::Dir {
+                let below = disk.open_dir(dir, &name)?;
+                self.read_below(disk, &below, &[&path[..], b"/"].concat())?;
+            }
+            let meta = Meta::from(&stat);
+            self.entries.insert(path, Entry { meta, content });
+        }
+        Ok(())
+    }
+
     /// Removes an entry and what is below it.
     pub fn remove(&mut self, path: &[u8]) {
         let below = [path, b"/"].concat();
@@ -240,6 +283,18 @@ impl Tree {
             }
         }
         lines
+    }
+}
+
+fn read_file<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    let fd = disk.open_file(dir, name)?;
+    let mut bytes = Vec::new();
+    let mut block = [0; 4096];
+    loop {
+        match disk.read(&fd, &mut block, bytes.len() as u64)? {
+            0 => return Ok(bytes),
+            len => bytes.extend_from_slice(&block[..len]),
+        }
     }
 }
 
