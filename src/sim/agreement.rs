@@ -188,7 +188,7 @@ impl<D: Disk> Player<D> {
                 let made = disk.make_node(dir, name, kind, mode, 0x3c00 + prng.below(4));
                 format!("make_node {shown} {kind:?} {mode:o}: {made:?}")
             }
-            20..24 | 24 => {
+            20..=24 => {
                 // Which of two bad names is answered for depends on the kernel.
                 let names = &self.names[..self.names.len() - 1];
                 let (from, to) = (prng.pick(names), prng.pick(names));
@@ -329,9 +329,10 @@ fn outcome(stat: Result<Stat, Errno>) -> String {
         Ok(stat) => stat,
         Err(errno) => return format!("{errno:?}"),
     };
-    let counts = match stat.kind {
-        Kind::Dir => String::new(),
-        _ => format!("{} bytes, {} links", stat.size, stat.nlink),
+    let counts = if stat.kind == Kind::Dir {
+        String::new()
+    } else {
+        format!("{} bytes, {} links", stat.size, stat.nlink)
     };
     let mtime = comparable(stat.mtime);
     let Stat {

@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// Bytes it takes on the device.
-    fn charge(&self) -> u64 {
+    pub(super) fn charge(&self) -> u64 {
         match &self.body {
             Body::File(content) => (content.len() as u64)
                 .next_multiple_of(BLOCK)

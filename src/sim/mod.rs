@@ -26,9 +26,9 @@
 #[cfg(test)]
 mod agreement;
 pub mod clock;
-pub mod crash;
 pub mod disk;
 pub mod fault;
+mod host;
 mod inode;
 pub mod net;
 pub mod prng;
@@ -36,9 +36,8 @@ pub mod ring;
 pub mod tree;
 
 pub use clock::SimClock;
-pub use crash::Crash;
 pub use disk::{SimDisk, SimFd};
-pub use fault::{Call, CallKind, DiskFaults, DiskOptions};
+pub use fault::{Call, CallKind, Crash, DiskFaults, DiskOptions};
 pub use net::{NetOptions, SimNet};
 pub use prng::Prng;
 pub use ring::{RingWeather, SimRing, SimWorld};

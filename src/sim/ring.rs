@@ -372,8 +372,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::engine::driver::Driver;
     use crate::limits::FRAME_HEAD_BYTES;
     use crate::ops::BlockPool;
+    use crate::sim::tree::{Content, Entry};
     use crate::sim::{DiskOptions, Tree};
 
     /// Writes a file in steps, a call a run.
@@ -610,6 +612,84 @@ mod tests {
             assert_eq!(found[..64], content);
             assert!(disk.stat_at(&root, b"made").is_ok());
             assert_eq!(pool.free_count(), 1);
+        }
+    }
+
+    #[test]
+    fn above_the_driver_operations_are_whole_whatever_the_seed() {
+        const STEP_BYTES: usize = 48;
+        for seed in 0..100 {
+            let world = SimWorld::new(seed);
+            let mut prng = Prng::new(seed);
+            let content: Vec<u8> = (0..=255).cycle().take(prng.index(400)).collect();
+            let (source, target) = (disk_of(&world, seed), disk_of(&world, seed + 1));
+            source.put(b"/f", &Entry::file(0o644, &content)).unwrap();
+            let [from_root, to_root] = [&source, &target].map(|d| d.open_operator_dir(b"/"));
+            let from = Arc::new(source.open_file(&from_root.unwrap(), b"f").unwrap());
+            let to = target.create_file(&to_root.unwrap(), b"f", 0o644);
+            let to = Arc::new(to.unwrap());
+            let (a, b) = world.borrow_mut().connect(&NetOptions::random(&mut prng));
+            let mut sides = [source, target.clone()].map(|disk| {
+                let ring: SimRing<Steps> =
+                    SimRing::new(&world, disk, RingWeather::random(&mut prng));
+                Driver::new(ring)
+            });
+            let pool = pool(2);
+            let [first, second] = [(); 2].map(|()| pool.take().unwrap());
+            let read = |buf, offset| Op::Read {
+                fd: Arc::clone(&from),
+                buf,
+                range: 0..STEP_BYTES,
+                offset,
+            };
+            let recv = |buf| Op::Recv {
+                stream: b,
+                buf,
+                range: 1..1 + STEP_BYTES,
+            };
+            sides[0].push(0, read(first, 0));
+            sides[1].push(0, recv(second));
+            let mut written = 0;
+            let mut is_over = false;
+            while !is_over {
+                for side in &mut sides {
+                    side.submit_and_wait(None).unwrap();
+                    while let Some(Completion { tag, op, result }) = side.reap() {
+                        let len = result.unwrap();
+                        match op {
+                            Op::Read { .. } if len == 0 => {
+                                world.borrow_mut().net.end_sending(a, side.now());
+                            }
+                            Op::Read { buf, offset, .. } => {
+                                let (stream, range) = (a, 0..len);
+                                // The tag remembers how far it is.
+                                side.push(offset + len as u64, Op::Send { stream, buf, range });
+                            }
+                            Op::Recv { .. } if len == 0 => is_over = true,
+                            Op::Recv { buf, .. } => {
+                                let (fd, range, offset) = (Arc::clone(&to), 1..1 + len, written);
+                                written += len as u64;
+                                let op = Op::Write {
+                                    fd,
+                                    buf,
+                                    range,
+                                    offset,
+                                };
+                                side.push(0, op);
+                            }
+                            Op::Write { buf, .. } => side.push(0, recv(buf)),
+                            Op::Send { buf, .. } => side.push(0, read(buf, tag)),
+                            Op::RecvHead { .. } | Op::Job(_) => unreachable!(),
+                        }
+                    }
+                }
+                let due = sides.iter().filter_map(|side| side.ring().next_due()).min();
+                world.borrow().clock.advance_to(due.unwrap_or_default());
+            }
+            let copied = target.snapshot(b"/f").unwrap();
+            let wanted = Content::Bytes(Arc::new(content));
+            assert_eq!(copied.entries[&b""[..]].content, wanted);
+            assert_eq!(pool.free_count(), 2);
         }
     }
 
