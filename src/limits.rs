@@ -28,7 +28,7 @@ pub const MODULE_NAME_BYTES_MAX: usize = 255;
 /// Entries of one directory that a session holds in memory (40 bytes and a name each).
 pub const DIR_ENTRIES_MAX: usize = 4_000_000;
 /// Files up to this many bytes travel inside a PACK; larger ones as DATA.
-pub const PACK_FILE_BYTES_MAX: usize = 128 * 1024;
+pub const PACK_FILE_BYTES_MAX: usize = CHUNK_BYTES;
 
 /// Bytes of listings that the source holds ahead of the merge before it stops listing.
 pub const LOOKAHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
