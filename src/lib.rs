@@ -4,4 +4,5 @@ pub mod job;
 pub mod limits;
 pub mod model;
 pub mod ops;
+pub mod stage;
 pub mod wire;

@@ -63,6 +63,10 @@ pub enum Step<D: Disk> {
 }
 
 pub struct PackJob<D: Disk> {
+    /// Its place in the order of PACKs.
+    pub number: u64,
+    /// Directories that stay open until it is back.
+    pub dirs: Vec<DirId>,
     pub steps: Vec<Step<D>>,
     pub ready: Vec<u8>,
     pub buf: Buf,
@@ -77,8 +81,17 @@ pub struct PackJob<D: Disk> {
 }
 
 impl<D: Disk> PackJob<D> {
-    pub fn new(steps: Vec<Step<D>>, ready: Vec<u8>, buf: Buf, cache: Arc<FdCache<D>>) -> Self {
+    pub fn new(
+        number: u64,
+        dirs: Vec<DirId>,
+        steps: Vec<Step<D>>,
+        ready: Vec<u8>,
+        buf: Buf,
+        cache: Arc<FdCache<D>>,
+    ) -> Self {
         Self {
+            number,
+            dirs,
             steps,
             ready,
             buf,
