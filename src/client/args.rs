@@ -81,7 +81,7 @@ SRC/ means its contents. Exit codes are rsync's; --help explains them all.";
 )]
 pub struct PushArgs {
     /// What to push, and where to: the last one is DEST
-    #[arg(value_name = "SRC... DEST", required = true, num_args = 1..)]
+    #[arg(value_name = "SRC... DEST", required = true, num_args = 1.., hide = true)]
     pub paths: Vec<OsString>,
 
     /// Recurse and keep everything: always on
@@ -303,6 +303,11 @@ pub(crate) mod tests {
         let (short, long) = (push.render_help(), push.render_long_help());
         for line in short.to_string().lines().chain(long.to_string().lines()) {
             assert!(line.chars().count() < 79, "{line}");
+        }
+        for option in push.get_opts().filter_map(|option| option.get_long()) {
+            let is_whole =
+                |line: &str| line.contains(&format!("--{option}")) && !line.ends_with(',');
+            assert!(short.to_string().lines().any(is_whole), "{option}");
         }
         for code in ["23", "24", "25", "35"] {
             assert!(long.to_string().contains(&format!("\n  {code}  ")));

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::messages::{self, Failure, Message};
 use super::plan::{Lines, PlanError, Show};
 use super::progress::Progress;
+use crate::limits::PROGRESS_PAUSE_MS;
 use crate::model::entry::Kind;
 use crate::model::escape;
 use crate::model::report::{Change, Ending, Exit, Listener, Side, Tell, Totals, What};
@@ -28,8 +29,9 @@ pub struct Output {
     /// `None` once a write failed.
     stdout: Option<BufWriter<Box<dyn Write + Send>>>,
     stderr: Box<dyn Write + Send>,
-    /// stdout and the progress line share a screen, so each line goes out at once.
+    /// Somebody watches, so each line goes out at once, unless the progress line keeps the beat.
     is_stdout_terminal: bool,
+    flushed: Instant,
     progress: Progress,
     /// Hints that were given: each is given once.
     hints: Vec<String>,
@@ -54,6 +56,7 @@ impl Output {
             stdout: Some(BufWriter::with_capacity(STDOUT_BYTES, stdout)),
             stderr,
             is_stdout_terminal: false,
+            flushed: Instant::now(),
             progress: Progress::off(),
             hints: Vec::new(),
             errors_told: 0,
@@ -206,14 +209,16 @@ impl Output {
         let mut written = stdout
             .write_all(line.as_bytes())
             .and_then(|()| stdout.write_all(b"\n"));
-        if written.is_ok() && self.is_stdout_terminal {
-            written = self.progress.aside(|| stdout.flush());
+        if written.is_ok() && self.is_stdout_terminal && !self.progress.is_on_screen() {
+            written = stdout.flush();
         }
         self.check(written);
     }
 
     fn flush(&mut self) {
-        if let Some(stdout) = &mut self.stdout {
+        if let Some(stdout) = &mut self.stdout
+            && !stdout.buffer().is_empty()
+        {
             let written = self.progress.aside(|| stdout.flush());
             self.check(written);
         }
@@ -270,6 +275,11 @@ impl Listener for Output {
 
     fn progress(&mut self, totals: &Totals, scan_done: bool) {
         let now = Instant::now();
+        // A reader of stdout hears of a change soon, and not by one write per line.
+        if now.duration_since(self.flushed) >= Duration::from_millis(PROGRESS_PAUSE_MS) {
+            self.flushed = now;
+            self.flush();
+        }
         if self.progress.is_due(now) {
             self.progress
                 .show(totals, scan_done, now, &mut *self.stderr);

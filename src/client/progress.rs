@@ -120,7 +120,7 @@ fn line(totals: &Totals, scan_done: bool, rate: u64) -> String {
     );
     if scan_done && goal > done && rate > 0 {
         let left = Duration::from_secs((goal - done).div_ceil(rate));
-        line += &format!(", {} left", HumanDuration(left));
+        line += &format!(", {:#} left", HumanDuration(left));
     }
     if totals.errors > 0 {
         line += &format!(", {} failed", totals.errors);
@@ -186,7 +186,7 @@ mod tests {
         );
         assert_eq!(
             line(&totals(), true, 1024),
-            "1.00 KiB of 4.00 KiB (25%), 4 sent of 10 files, 1.00 KiB/s, 3 seconds left"
+            "1.00 KiB of 4.00 KiB (25%), 4 sent of 10 files, 1.00 KiB/s, 3s left"
         );
     }
 
