@@ -56,6 +56,27 @@ pub const DRAIN_SECONDS_MAX: u64 = 10;
 
 /// The port of `sy-server`.
 pub const PORT_DEFAULT: u16 = 7873;
+/// The UNIX socket of `sy-server`, and of `sy:///module/path`, where no `--socket` names another.
+pub const SOCKET_DEFAULT: &str = "/run/sy/sy.sock";
+/// Bytes of a UNIX socket's path (`sun_path` less its NUL).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Shards of a server: cores, and far above any machine this runs on.
+pub const SHARDS_MAX: u16 = 1024;
+/// Threads that carry out the calls a ring can't.
+pub const POOL_THREADS_MAX: u16 = 1024;
+/// Bytes of a config file; a larger one is a mistake.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Symlinks that are followed on the way to a file of the operator (Linux `MAXSYMLINKS`).
+pub const SYMLINKS_FOLLOWED_MAX: usize = 40;
+/// Refused connections that are logged at once before the log slows down.
+pub const LOG_REFUSED_BURST_COUNT: u64 = 20;
+/// Seconds per refused connection in the log after the burst; the others are counted.
+pub const LOG_REFUSED_PAUSE_SECONDS: u64 = 1;
+
+/// Milliseconds between two updates of the progress line.
+pub const PROGRESS_PAUSE_MS: u64 = 100;
+/// Milliseconds between two progress lines where stderr is no terminal.
+pub const PROGRESS_LINE_PAUSE_MS: u64 = 1000;
 /// Bytes of a message from the peer that are shown to a person; the rest is cut.
 pub const PEER_TEXT_BYTES_MAX: usize = 4096;
 
