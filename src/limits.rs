@@ -49,6 +49,9 @@ pub const DIRS_DECLARED_MAX: usize = 4_000_000;
 pub const RING_SUBMISSIONS: u32 = 256;
 /// Entries of a ring's completion queue: all operations in flight and the ring's own, at once.
 pub const RING_COMPLETIONS: u32 = 4096;
+/// The same where RLIMIT_MEMLOCK has no room for more: with it a ring fits into 64 KiB. What
+/// overflows is kept by the kernel and costs it an allocation each.
+pub const RING_COMPLETIONS_SMALL: u32 = 512;
 /// Operations that one ring has with the kernel at once; the rest waits in line. An idle stream
 /// keeps one, so a shard must have clearly fewer streams than this.
 pub const RING_OPS_MAX: usize = 4032;
