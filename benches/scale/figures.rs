@@ -46,7 +46,7 @@ impl Measure {
         }
     }
 
-    /// In seconds, switches or bytes; None where there is no server.
+    /// In seconds, switches or bytes; None where there is no server, or it was not seen.
     pub fn of(self, run: &Run) -> Option<f64> {
         let server = run.server.unwrap_or_default();
         match self {
@@ -57,6 +57,8 @@ impl Measure {
             Self::ClientPeak => Some(run.client.peak_rss_bytes as f64),
             Self::ServerPeak => run.server.map(|server| server.peak_rss_bytes as f64),
         }
+        // Nobody holds no memory: the process was gone before the first look at it.
+        .filter(|value| !self.is_peak() || *value > 0.0)
     }
 
     /// Of a peak the largest counts, of everything else the median.

@@ -14,8 +14,14 @@ use super::stop::Stop;
 use super::table;
 
 const PREFIX: &str = "sy-scale-bench.";
-/// `TMPFS_MAGIC` of linux/magic.h.
-const TMPFS_MAGIC: FsWord = 0x0102_1994;
+/// From linux/magic.h and its neighbours.
+const FILE_SYSTEMS: [(FsWord, &str); 4] = [
+    (0x0102_1994, TMPFS),
+    (0xEF53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683E, "btrfs"),
+];
+const TMPFS: &str = "tmpfs";
 /// Low enough that the kernel writes nothing in the background.
 const DIRTY_BYTES_MAX: u64 = 16 << 20;
 const SETTLE_MAX: Duration = Duration::from_secs(120);
@@ -24,7 +30,7 @@ const SPARE_BYTES: u64 = 1 << 30;
 
 pub struct Ground {
     root: PathBuf,
-    pub is_tmpfs: bool,
+    pub file_system: &'static str,
 }
 
 impl Ground {
@@ -37,12 +43,19 @@ impl Ground {
         fs::create_dir(&root).doing(|| root.display().to_string())?;
         let ground = Self {
             root,
-            is_tmpfs: kind == TMPFS_MAGIC,
+            file_system: FILE_SYSTEMS
+                .into_iter()
+                .find(|(magic, _)| *magic == kind)
+                .map_or("another file system", |(_, name)| name),
         };
         for part in [ground.target(), ground.said()] {
             fs::create_dir(&part).doing(|| part.display().to_string())?;
         }
         Ok(ground)
+    }
+
+    pub fn is_tmpfs(&self) -> bool {
+        self.file_system == TMPFS
     }
 
     pub fn source(&self) -> PathBuf {
@@ -70,7 +83,7 @@ impl Ground {
             )));
         }
         let mut free_bytes = free.f_bavail * free.f_frsize;
-        if self.is_tmpfs {
+        if self.is_tmpfs() {
             free_bytes = free_bytes.min(procfs::memory_available_bytes()?);
         }
         if free_bytes < bytes + SPARE_BYTES {
@@ -85,7 +98,7 @@ impl Ground {
 
     /// Waits until the disk has nothing left to do from the run before. A tmpfs has no disk.
     pub fn settle(&self, stop: &Stop) -> Result<()> {
-        if self.is_tmpfs {
+        if self.is_tmpfs() {
             return Ok(());
         }
         let deadline = Instant::now() + SETTLE_MAX;

@@ -78,7 +78,7 @@ impl<'a> Race<'a> {
             }
             Scene::NothingChanged => self.nothing_changed(row, &mut contenders, source)?,
         };
-        let goals = match self.ground.is_tmpfs {
+        let goals = match self.ground.is_tmpfs() {
             true => row.goals.clone(),
             false => row.disk_goals.clone(),
         };

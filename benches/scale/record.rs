@@ -49,7 +49,7 @@ impl Record {
                 "cpu": procfs::cpu_model(),
                 "cores": std::thread::available_parallelism().map_or(0, usize::from),
                 "memory_bytes": procfs::memory_bytes().unwrap_or(0),
-                "trees_on": if ground.is_tmpfs { "tmpfs" } else { "disk" },
+                "trees_on": ground.file_system,
             },
             "tools": versions,
         });

@@ -14,6 +14,9 @@ use super::options::Streaming;
 use super::race::{Outcome, Ran};
 use super::record::Record;
 use super::row::{Goal, Row, Scale, Scene};
+use super::tree::Count;
+
+const MIB: f64 = 1024.0 * 1024.0;
 
 pub fn say(line: &str) {
     eprintln!("  {line}");
@@ -39,6 +42,11 @@ pub fn row(row: &Row, outcome: &Outcome, options: &Streaming) {
     println!("\n{}: {}", row.name, title(row));
     match outcome {
         Outcome::Ran(ran) => {
+            let Count { files, dirs, bytes } = ran.source;
+            println!(
+                "  {files} files, {dirs} directories, {:.1} MiB",
+                bytes as f64 / MIB
+            );
             figures(row, ran);
             ratios(row, ran);
             if !options.quick {
@@ -167,6 +175,6 @@ pub fn value(measure: Measure, number: f64) -> String {
         Measure::Elapsed | Measure::Cpu if number < 10.0 => format!("{number:.3} s"),
         Measure::Elapsed | Measure::Cpu => format!("{number:.1} s"),
         Measure::Voluntary | Measure::Involuntary => format!("{number:.0}"),
-        Measure::ClientPeak | Measure::ServerPeak => format!("{:.1} MiB", number / 1024.0 / 1024.0),
+        Measure::ClientPeak | Measure::ServerPeak => format!("{:.1} MiB", number / MIB),
     }
 }
