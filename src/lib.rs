@@ -1,6 +1,5 @@
 //! sy: a file transfer server and push client for storage hosts.
 
-pub mod engine;
 pub mod limits;
 pub mod model;
 pub mod ops;

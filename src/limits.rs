@@ -40,6 +40,8 @@ pub const LIST_BUDGET_ENTRIES: usize = 4096;
 pub const PRUNE_BUDGET_ENTRIES: usize = 1024;
 /// Large files that a source reads at the same time.
 pub const LARGE_FILES_OPEN_MAX: usize = 8;
+/// Troubles and deletions that wait to be told before the target takes no further frames.
+pub const NOTICES_WAITING_MAX: usize = 4096;
 /// Directory descriptors that one session keeps open; the rest are opened again when needed.
 pub const DIR_FDS_OPEN_MAX: usize = 256;
 /// Directories that a peer may hold declared and not yet closed in one session.
@@ -67,6 +69,8 @@ pub const RESUBMITS_MAX: u32 = 16;
 
 /// Seconds from the accept to a whole HELLO.
 pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// Seconds that a client waits for the server to accept.
+pub const CONNECT_SECONDS_MAX: u64 = 20;
 /// Seconds without a byte from the peer, unless `--timeout` says otherwise.
 pub const IDLE_SECONDS_MAX: u64 = 60;
 /// Seconds between signs of life from a side that is busy and silent.
@@ -74,6 +78,8 @@ pub const HEARTBEAT_SECONDS: u64 = 15;
 /// Seconds a draining server gives the sessions that are under way.
 pub const DRAIN_SECONDS_MAX: u64 = 10;
 
+/// Requests of sessions that one turn of a shard carries out before it looks for completions.
+pub const ACTIONS_PER_TURN_MAX: usize = 128;
 /// The port of `sy-server`.
 pub const PORT_DEFAULT: u16 = 7873;
 /// The UNIX socket of `sy-server`, and of `sy:///module/path`, where no `--socket` names another.

@@ -18,9 +18,12 @@ fn main() -> ExitCode {
             return ExitCode::from(exit_of(&answer) as u8);
         }
     };
+    if args.command.is_some() {
+        return ExitCode::from(sy::server::run::doctor() as u8);
+    }
     let log = Log::new();
     let exit = match ServerConfig::new(args) {
-        Ok(_config) => Exit::Ok,
+        Ok(config) => sy::server::run::serve(config, log),
         Err(error) => {
             log.say(format_args!("{error}"), error.wrong.hint());
             Exit::Usage

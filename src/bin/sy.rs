@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     };
     let Command::Push(push) = cli.command;
     let exit = match Plan::new(push) {
-        Ok(_plan) => sy::model::report::Exit::Ok,
+        Ok(plan) => sy::client::run::push(&plan),
         Err(error) => output::plan_error(&error),
     };
     ExitCode::from(exit as u8)

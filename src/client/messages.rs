@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use super::plan::{PlanError, Wrong};
 use crate::model::escape;
 use crate::model::report::{Attempt, Ending, Exit, Side, Trouble, Why};
+use crate::wire::hello::Refusal;
 
 /// One message for stderr. `Display` gives whole lines, the last one without its newline.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,22 +104,6 @@ pub enum Failure {
     },
 }
 
-/// The server's reasons for a no, as the wire numbers them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    Version,
-    UnknownModule,
-    ReadOnlyModule,
-    /// DEST can't be opened or made.
-    Dest,
-    /// DEST is a file and must be a directory.
-    DestNotDir,
-    Protocol,
-    Timeout,
-    ShuttingDown,
-    Busy,
-}
-
 impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
@@ -134,20 +119,6 @@ impl Failure {
                 Exit::Selection
             }
             Self::Engine { .. } => Exit::Start,
-        }
-    }
-}
-
-impl Refusal {
-    pub fn exit(self) -> Exit {
-        match self {
-            Self::Version => Exit::Incompatible,
-            Self::UnknownModule | Self::ReadOnlyModule | Self::ShuttingDown | Self::Busy => {
-                Exit::Start
-            }
-            Self::Dest | Self::DestNotDir => Exit::Selection,
-            Self::Protocol => Exit::Stream,
-            Self::Timeout => Exit::Timeout,
         }
     }
 }

@@ -5,3 +5,5 @@ pub mod messages;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod run;
+pub mod sources;

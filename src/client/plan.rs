@@ -175,6 +175,7 @@ impl Plan {
             dest_is_dir: ends_as_dir || sources.len() > 1 || sources[0].contents,
             sources,
             policy: Policy {
+                tell_deletes: args.verbose || args.itemize_changes || args.json || args.dry_run,
                 dry_run: args.dry_run,
                 delete: args.delete,
                 delete_max: args.max_delete,

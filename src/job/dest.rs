@@ -209,6 +209,7 @@ pub struct Finish<D: Disk> {
     /// The session broke off: only tidy up.
     pub is_abandoned: bool,
     pub outcomes: Outcomes,
+    pub peak_rss_bytes: u64,
 }
 
 impl<D: Disk> Finish<D> {
@@ -217,10 +218,12 @@ impl<D: Disk> Finish<D> {
             tree,
             is_abandoned,
             outcomes: Outcomes::default(),
+            peak_rss_bytes: 0,
         }
     }
 
     pub fn run(&mut self, disk: &D) {
+        self.peak_rss_bytes = disk.peak_rss_bytes();
         for incoming in self.tree.take_all_incoming() {
             drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
         }

@@ -19,7 +19,8 @@ pub struct Dir<D: Disk> {
 
 struct State<D: Disk> {
     fd: Weak<D::Fd>,
-    /// Roots only.
+    /// Roots only: what keeps `fd` alive.
+    #[expect(dead_code, reason = "held, not read")]
     pinned: Option<SharedFd<D>>,
     /// (dev, ino) at the first opening; a later one must find the same.
     identity: Option<(u64, u64)>,

@@ -41,6 +41,16 @@ pub enum Listen {
     Tcp { address: SocketAddr },
 }
 
+impl Listen {
+    /// What it is called in messages.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Unix { socket } => socket.display().to_string(),
+            Self::Tcp { address } => address.to_string(),
+        }
+    }
+}
+
 /// A setting that can't be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{}: {wrong}", escape::name(what))]

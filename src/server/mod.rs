@@ -1,9 +1,11 @@
 //! FLOOR 5: `sy-server`, from the command line to the log.
 
+pub mod acceptor;
 pub mod args;
 pub mod config;
 pub mod log;
 pub mod operator_file;
+pub mod run;
 
 #[cfg(test)]
 mod testing {

@@ -7,6 +7,7 @@ use crate::limits::{DEST_COMPONENTS_MAX, MODULE_NAME_BYTES_MAX, PEER_TEXT_BYTES_
 use crate::model::entry::Meta;
 use crate::model::id::SessionId;
 use crate::model::policy::{Durability, Policy};
+use crate::model::report::Exit;
 
 /// What a HELLO begins with in every version.
 pub const MAGIC: [u8; 8] = *b"sy-push\n";
@@ -255,6 +256,20 @@ pub enum Refusal {
     Timeout = 7,
     ShuttingDown = 8,
     Busy = 9,
+}
+
+impl Refusal {
+    pub fn exit(self) -> Exit {
+        match self {
+            Self::Version => Exit::Incompatible,
+            Self::UnknownModule | Self::ReadOnlyModule | Self::ShuttingDown | Self::Busy => {
+                Exit::Start
+            }
+            Self::Dest | Self::DestNotDir => Exit::Selection,
+            Self::Protocol => Exit::Stream,
+            Self::Timeout => Exit::Timeout,
+        }
+    }
 }
 
 /// The target's no, at any time; the session is over.
