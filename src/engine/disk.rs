@@ -266,6 +266,13 @@ impl Disk for PosixDisk {
             .unwrap_or_default()
     }
 
+    fn peak_rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+
     fn identity(&self) -> Identity {
         let uid = rustix::process::geteuid();
         Identity {

@@ -16,6 +16,8 @@ pub mod driver;
 pub mod lanes;
 pub mod pool;
 pub mod probe;
+pub mod shard;
+pub mod start;
 #[cfg(test)]
 mod testing;
 pub mod uring;

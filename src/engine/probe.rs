@@ -280,6 +280,7 @@ mod tests {
         let unregistered = Ok(Setup {
             tier: Tier::NoSqArray,
             arena: Registration::Refused(Errno::NOMEM),
+            completions: 4096,
         });
         assert_eq!(
             advise(unregistered, 0, Some(1024)),
@@ -288,6 +289,7 @@ mod tests {
         let good = Ok(Setup {
             tier: Tier::NoSqArray,
             arena: Registration::Registered,
+            completions: 4096,
         });
         assert_eq!(advise(good, 0, Some(20_000)), []);
     }

@@ -35,8 +35,8 @@ use super::lanes::{Lane, LaneTable, Lanes};
 use super::pool::{Inbox, Pool, run_file_op};
 use super::user_data::{About, Slot};
 use crate::limits::{
-    FRAME_HEAD_BYTES, RING_COMPLETIONS, RING_OPS_MAX, RING_REAP_FULL, RING_SUBMISSIONS,
-    RING_SUBMIT_EARLY,
+    FRAME_HEAD_BYTES, RING_COMPLETIONS, RING_COMPLETIONS_SMALL, RING_OPS_MAX, RING_REAP_FULL,
+    RING_SUBMISSIONS, RING_SUBMIT_EARLY,
 };
 use crate::model::time::Moment;
 use crate::ops::op::{Completion, Job, Op, Ring, StreamId};
@@ -51,8 +51,8 @@ const NO_OFFSET: u64 = u64::MAX;
 const ARENA_INDEX: u16 = 0;
 
 /// Memory of an ended process of the same user is given back late, and counts until then.
-const REGISTER_TRIES: u32 = 3;
-const REGISTER_PAUSE: Duration = Duration::from_millis(10);
+const MEMLOCK_TRIES: u32 = 3;
+const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How long a dropped ring waits for what it cancelled.
 const DROP_WAIT: Duration = Duration::from_secs(2);
 
@@ -107,6 +107,8 @@ pub enum Registration {
 pub struct Setup {
     pub tier: Tier,
     pub arena: Registration,
+    /// Entries of the completion queue; fewer than asked for where RLIMIT_MEMLOCK is very low.
+    pub completions: u32,
 }
 
 /// Counts since the start.
@@ -219,19 +221,12 @@ where
         arena: Option<Region>,
         lanes: LaneTable,
     ) -> Result<Self, SetupError> {
-        let (ring, tier) = build_ring()?;
-        let registration = match arena {
-            Some(region) => register(&ring, region),
-            None => Registration::NotAsked,
-        };
+        let (ring, setup) = set_up(arena)?;
         let bell = Arc::new(Bell::new().map_err(SetupError::Other)?);
         Ok(Self {
             ring,
-            setup: Setup {
-                tier,
-                arena: registration,
-            },
-            registered: arena.filter(|_| registration == Registration::Registered),
+            setup,
+            registered: arena.filter(|_| setup.arena == Registration::Registered),
             disk,
             pool,
             inbox: Arc::new(Inbox::new(Arc::clone(&bell))),
@@ -584,7 +579,10 @@ where
     fn submit_and_wait(&mut self, until: Option<Moment>) -> Result<(), Errno> {
         let has_more = self.collect() >= RING_REAP_FULL;
         self.refill();
-        let may_sleep = self.ready.is_empty() && until.is_none_or(|until| until > self.now());
+        // Without the bell nobody could end the sleep.
+        let may_sleep = self.is_bell_armed
+            && self.ready.is_empty()
+            && until.is_none_or(|until| until > self.now());
         // News that comes from here on ends the sleep; news from before prevents it. It is
         // taken only below, so that the caller looks into its mailbox after each ring.
         if may_sleep && self.bell.lie_down() {
@@ -711,18 +709,35 @@ impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
 
 /// How a ring of this thread would be set up; it is closed again.
 pub fn try_setup(arena: Option<Region>) -> Result<Setup, SetupError> {
-    let (ring, tier) = build_ring()?;
-    let arena = match arena {
-        Some(region) => register(&ring, region),
-        None => Registration::NotAsked,
+    set_up(arena).map(|(_, setup)| setup)
+}
+
+fn set_up(arena: Option<Region>) -> Result<(IoUring, Setup), SetupError> {
+    let mut built = build_ring(RING_COMPLETIONS);
+    // The ring's own memory counts as locked too (measured on 6.18).
+    for _ in 0..MEMLOCK_TRIES {
+        if !matches!(built, Err(SetupError::Memlock)) {
+            break;
+        }
+        std::thread::sleep(MEMLOCK_PAUSE);
+        built = build_ring(RING_COMPLETIONS_SMALL);
+    }
+    let (ring, tier) = built?;
+    let setup = Setup {
+        tier,
+        arena: match arena {
+            Some(region) => register(&ring, region),
+            None => Registration::NotAsked,
+        },
+        completions: ring.params().cq_entries(),
     };
-    Ok(Setup { tier, arena })
+    Ok((ring, setup))
 }
 
 /// Tries the sets of flags, newest first. DEFER_TASKRUN runs completions on our thread, when it
 /// enters; TASKRUN_FLAG shows when there are some; SUBMIT_ALL keeps one refused entry from
 /// stopping those behind it.
-fn build_ring() -> Result<(IoUring, Tier), SetupError> {
+fn build_ring(completions: u32) -> Result<(IoUring, Tier), SetupError> {
     let mut builder = IoUring::builder();
     builder
         .setup_single_issuer()
@@ -731,7 +746,7 @@ fn build_ring() -> Result<(IoUring, Tier), SetupError> {
         .setup_coop_taskrun()
         .setup_submit_all()
         .setup_clamp()
-        .setup_cqsize(RING_COMPLETIONS);
+        .setup_cqsize(completions);
     let with_array = builder.clone();
     match builder.setup_no_sqarray().build(RING_SUBMISSIONS) {
         Ok(ring) => Ok((ring, Tier::NoSqArray)),
@@ -748,12 +763,12 @@ fn register(ring: &IoUring, region: Region) -> Registration {
         iov_base: std::ptr::with_exposed_provenance_mut(region.start()),
         iov_len: region.bytes(),
     };
-    for is_last in (0..REGISTER_TRIES).map(|number| number + 1 == REGISTER_TRIES) {
+    for is_last in (0..MEMLOCK_TRIES).map(|number| number + 1 == MEMLOCK_TRIES) {
         // SAFETY: a `Region` is mapped for the life of the process.
         match unsafe { ring.submitter().register_buffers(&[iovec]) } {
             Ok(()) => return Registration::Registered,
             Err(error) if errno_of(&error) == Errno::NOMEM && !is_last => {
-                std::thread::sleep(REGISTER_PAUSE);
+                std::thread::sleep(MEMLOCK_PAUSE);
             }
             Err(error) => return Registration::Refused(errno_of(&error)),
         }
