@@ -31,9 +31,12 @@ pub mod fault;
 mod host;
 mod inode;
 pub mod net;
+pub mod oracle;
 pub mod prng;
 pub mod ring;
+pub mod scenario;
 pub mod tree;
+pub mod world;
 
 pub use clock::SimClock;
 pub use disk::{SimDisk, SimFd};
