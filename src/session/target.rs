@@ -325,6 +325,9 @@ impl<D: Disk> Target<D> {
         }
         if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
             self.break_off();
+            if let Some(work) = self.jobs.pop_front() {
+                return Some(Action::Job(work));
+            }
         }
         if let Some(owed) = self.owed.take() {
             return self.pay(owed, env.blocks);
