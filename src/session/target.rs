@@ -329,7 +329,7 @@ impl<D: Disk> Target<D> {
                 return Some(Action::Job(work));
             }
         }
-        if let Some(owed) = self.owed.take() {
+        if let Some(owed) = self.owed.take_if(|_| !self.source_hung_up) {
             return self.pay(owed, env.blocks);
         }
         match self.state {
@@ -393,7 +393,9 @@ impl<D: Disk> Target<D> {
     }
 
     fn poll_reporting(&mut self) -> Option<Action<D>> {
-        if self.is_sending || !self.outbox.is_empty() || self.is_retiring {
+        // Who has hung up, or is silent for too long, does not read what is still to be sent.
+        let is_saying = self.is_sending || !self.outbox.is_empty();
+        if (is_saying && !self.source_hung_up) || self.is_retiring {
             return None;
         }
         let must_retire = self.stays && self.finished && !self.is_retired && self.fatal.is_none();
