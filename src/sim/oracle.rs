@@ -114,6 +114,8 @@ pub fn temps(tree: &Tree) -> Vec<String> {
 pub struct Expected {
     pub tree: Tree,
     pub blocked: BTreeSet<Vec<u8>>,
+    /// Paths of `tree` that the push has to bring about; the others are left alone.
+    pub pushed: BTreeSet<Vec<u8>>,
 }
 
 pub fn expected(wanted: &Wanted, before: &Tree, delete: bool, rights: Rights) -> Expected {
@@ -141,6 +143,7 @@ pub fn expected(wanted: &Wanted, before: &Tree, delete: bool, rights: Rights) ->
         }
         tree.entries.insert(path.clone(), entry.clone());
     }
+    let pushed = tree.entries.keys().cloned().collect();
     for (path, entry) in &before.entries {
         if is_ours(path) || tree.entries.contains_key(path) {
             continue;
@@ -161,7 +164,11 @@ pub fn expected(wanted: &Wanted, before: &Tree, delete: bool, rights: Rights) ->
             tree.entries.insert(path.clone(), entry.clone());
         }
     }
-    Expected { tree, blocked }
+    Expected {
+        tree,
+        blocked,
+        pushed,
+    }
 }
 
 /// What the checks have to know of a run besides the trees.
@@ -173,15 +180,15 @@ pub struct Facts<'a> {
 }
 
 /// How `found` differs from what is expected; empty when it does not, as far as a push keeps it.
-pub fn check_equal(wanted: &Tree, expected: &Tree, found: &Tree, facts: &Facts<'_>) -> Vec<String> {
+pub fn check_equal(expected: &Expected, found: &Tree, facts: &Facts<'_>) -> Vec<String> {
     let mut as_found = found.clone().without_ours();
-    let mut as_expected = expected.clone();
+    let mut as_expected = expected.tree.clone();
     for (path, entry) in &mut as_expected.entries {
         let Some(other) = as_found.entries.get_mut(path) else {
             continue;
         };
-        if !wanted.entries.contains_key(path) {
-            continue; // Left alone: exactly as it was.
+        if !expected.pushed.contains(path) {
+            continue; // Exactly as it was.
         }
         level(entry, other, facts.rights);
         if path.is_empty() && !facts.root_is_listed {
