@@ -306,6 +306,9 @@ impl<D: Disk> Target<D> {
         if self.state == State::Over {
             return None;
         }
+        if self.state == State::Serving {
+            self.release_held();
+        }
         if let Some(work) = self.jobs.pop_front() {
             return Some(Action::Job(work));
         }
@@ -413,16 +416,6 @@ impl<D: Disk> Target<D> {
     }
 
     fn poll_serving(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
-        if let Some(held) = self.held.take() {
-            let file = held.file();
-            if self.incoming.contains_key(&file) || (!self.is_applying && self.packs.is_empty()) {
-                if let Err(error) = self.frame(held.head, held.buf) {
-                    self.fail(error);
-                }
-                return self.jobs.pop_front().map(Action::Job);
-            }
-            self.held = Some(held);
-        }
         if !self.is_applying
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
         {
@@ -462,6 +455,19 @@ impl<D: Disk> Target<D> {
             return Some(Action::Job(Work::Finish(Finish::new(self.tree(), false))));
         }
         None
+    }
+
+    /// Takes in the frame that waited for a PACK, once that is applied.
+    fn release_held(&mut self) {
+        let Some(held) = self.held.take() else {
+            return;
+        };
+        let is_waiting = self.is_applying || !self.packs.is_empty();
+        if is_waiting && !self.incoming.contains_key(&held.file()) {
+            self.held = Some(held);
+        } else if let Err(error) = self.frame(held.head, held.buf) {
+            self.fail(error);
+        }
     }
 
     /// Nothing of the session is under way any more, but for what is being sent.
