@@ -636,9 +636,13 @@ impl<D: Disk> Target<D> {
             return self.listed(payload);
         }
         Done::decode(payload)?;
-        if !self.incoming.is_empty() && self.packs.is_empty() && !self.is_applying {
-            let unfinished = self.incoming.keys().next().map_or(0, |file| file.0);
-            return Err(WireError::UnknownFile(unfinished).into());
+        let is_settled = self.packs.is_empty() && !self.is_applying;
+        let unfinished = self
+            .incoming
+            .iter()
+            .find(|(_, incoming)| is_settled && incoming.end.is_none());
+        if let Some((file, _)) = unfinished {
+            return Err(WireError::UnknownFile(file.0).into());
         }
         self.is_done = true;
         Ok(())
