@@ -390,7 +390,17 @@ impl World {
     }
 
     fn restart(&mut self, side: usize, crash: Crash) {
+        let sources = self.source_snapshot();
         let disk = self.disks[side].restart(crash);
+        // What users changed and did not sync comes back as the power cut left it.
+        let survivors = self.source_snapshot();
+        let is_same = |path: &Vec<u8>| sources.entries.get(path) == survivors.entries.get(path);
+        let paths = sources.entries.keys().chain(survivors.entries.keys());
+        let changed: Vec<_> = paths.filter(|path| !is_same(path)).cloned().collect();
+        let mut history = locked(&self.source_history);
+        history.note(&survivors);
+        history.touched.extend(changed);
+        drop(history);
         let is_target = side == TARGET || self.scenario.is_pair;
         if self.scenario.is_pair {
             self.disks = [disk.clone(), disk];
