@@ -351,7 +351,7 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_requests(blocks) {
             return Some(action);
         }
-        self.build(); // Before the look at large files: it is what finds them.
+        self.build(); // Finds large files, too.
         if let Some((file, plan, index)) = self.sender.open_next() {
             return Some(Action::Job(Work::OpenLarge(OpenLarge::new(
                 file,

@@ -306,9 +306,6 @@ impl<D: Disk> Target<D> {
         if self.state == State::Over {
             return None;
         }
-        if self.state == State::Serving {
-            self.release_held();
-        }
         if let Some(work) = self.jobs.pop_front() {
             return Some(Action::Job(work));
         }
@@ -332,11 +329,13 @@ impl<D: Disk> Target<D> {
                 return Some(Action::Job(work));
             }
         }
-        if let Some(owed) = self.owed.take_if(|_| !self.source_hung_up) {
-            return self.pay(owed, env.blocks);
+        if let Some(owed) = self.owed.take_if(|_| !self.source_hung_up)
+            && let Some(action) = self.pay(owed, env.blocks)
+        {
+            return Some(action);
         }
         match self.state {
-            State::Serving => self.poll_serving(env.blocks),
+            State::Serving => self.poll_serving(env),
             State::Reporting => self.poll_reporting(),
             State::AwaitingHello | State::Opening | State::Finishing | State::Over => None,
         }
@@ -415,7 +414,16 @@ impl<D: Disk> Target<D> {
         None
     }
 
-    fn poll_serving(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
+    fn poll_serving(&mut self, env: &Env<'_>) -> Option<Action<D>> {
+        let may_go_on = |held: &mut Held| {
+            self.incoming.contains_key(&held.file()) || (!self.is_applying && self.packs.is_empty())
+        };
+        if let Some(held) = self.held.take_if(may_go_on) {
+            if let Err(error) = self.frame(held.head, held.buf) {
+                self.fail(error);
+            }
+            return self.poll_action(env);
+        }
         if !self.is_applying
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
         {
@@ -423,12 +431,13 @@ impl<D: Disk> Target<D> {
             let job = ApplyPack::new(self.tree(), buf, payload_bytes);
             return Some(Action::Job(Work::Apply(Box::new(job))));
         }
-        if !self.notices.is_empty() || !self.stops.is_empty() {
-            return self.poll_notices(blocks);
+        let has_notes = !self.notices.is_empty() || !self.stops.is_empty();
+        if has_notes && let Some(action) = self.poll_notices(env.blocks) {
+            return Some(action);
         }
         if !self.is_listing
             && (self.listing.is_some() || !self.requests.is_empty())
-            && let Some(buf) = self.take_block(blocks)
+            && let Some(buf) = self.take_block(env.blocks)
         {
             self.is_listing = true;
             let job = match self.listing.take() {
@@ -455,19 +464,6 @@ impl<D: Disk> Target<D> {
             return Some(Action::Job(Work::Finish(Finish::new(self.tree(), false))));
         }
         None
-    }
-
-    /// Takes in the frame that waited for a PACK, once that is applied.
-    fn release_held(&mut self) {
-        let Some(held) = self.held.take() else {
-            return;
-        };
-        let is_waiting = self.is_applying || !self.packs.is_empty();
-        if is_waiting && !self.incoming.contains_key(&held.file()) {
-            self.held = Some(held);
-        } else if let Err(error) = self.frame(held.head, held.buf) {
-            self.fail(error);
-        }
     }
 
     /// Nothing of the session is under way any more, but for what is being sent.
