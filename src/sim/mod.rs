@@ -35,6 +35,8 @@ pub mod oracle;
 pub mod prng;
 pub mod ring;
 pub mod scenario;
+#[cfg(test)]
+mod seeds;
 pub mod tree;
 pub mod world;
 

@@ -260,7 +260,9 @@ impl World {
         if exit == Exit::Ok && !may_hide {
             all_good("temp files stay", oracle::temps(&after))?;
         }
-        self.check_idle(policy)?;
+        if !self.may_be_torn {
+            self.check_idle(policy)?;
+        }
         if policy.durability != Durability::None
             && exit == Exit::Ok
             && !self.scenario.disks[TARGET].is_volatile
@@ -466,6 +468,7 @@ impl World {
         self.summary.pushes += 1;
         self.rejoin();
         let crash = weather.and_then(|weather| weather.crash);
+        let calls_at_start = self.disks[TARGET].calls_count();
         if let Some(planned) = crash {
             self.disks[planned.side]
                 .crash_at_call(self.disks[planned.side].calls_count() + planned.at_call);
@@ -527,6 +530,7 @@ impl World {
             &mut end,
         )?;
         self.summary.files_sent += end.totals.files_sent;
+        self.summary.disk_calls += self.disks[TARGET].calls_count() - calls_at_start;
         self.check_returned(pools, &end)?;
         Ok(end)
     }
