@@ -306,6 +306,9 @@ impl<D: Disk> Target<D> {
         if self.state == State::Over {
             return None;
         }
+        if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
+            self.break_off();
+        }
         if let Some(work) = self.jobs.pop_front() {
             return Some(Action::Job(work));
         }
@@ -322,9 +325,6 @@ impl<D: Disk> Target<D> {
                 len,
                 offset,
             });
-        }
-        if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
-            self.break_off();
         }
         if let Some(owed) = self.owed.take()
             && let Some(action) = self.pay(owed, env.blocks)
