@@ -164,7 +164,7 @@ impl Server {
     fn rsync_words(&self) -> Vec<String> {
         // Three settings make an rsync daemon do what a session without identity may do.
         let mut config = format!(
-            "address = 127.0.0.1\nport = {}\nuse chroot = no\nuid = root\ngid = root\n\
+            "address = 127.0.0.1\nport = {}\nuse chroot = yes\nuid = root\ngid = root\n\
              munge symlinks = no\nincoming chmod = ug-s\n",
             self.port
         );

@@ -178,6 +178,11 @@ impl Tree {
         self
     }
 
+    /// For a directory whose own time nobody promised.
+    pub fn forget_root_mtime(&mut self) {
+        self.nodes[0].mtime = (0, 0);
+    }
+
     /// The tree without one of its entries and what is below that.
     #[must_use]
     pub fn without(mut self, path: impl AsRef<[u8]>) -> Self {

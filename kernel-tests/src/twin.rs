@@ -3,11 +3,14 @@
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
+/// `rsync -a`, with times compared to the nanosecond instead of the second.
+pub const AS_SY: [&str; 2] = ["-a", "--modify-window=-1"];
+
 /// Runs rsync and returns its exit code.
 #[track_caller]
 pub fn rsync<S: AsRef<OsStr>>(options: &[&str], sources: &[S], dest: impl AsRef<OsStr>) -> i32 {
     let output = Command::new("rsync")
-        .arg("-a")
+        .args(AS_SY)
         .args(options)
         .args(sources)
         .arg(dest)
