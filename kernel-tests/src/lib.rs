@@ -17,6 +17,8 @@ pub mod content;
 pub mod deep;
 pub mod flipper;
 pub mod guard;
+pub mod held;
+pub mod invariant;
 pub mod mount;
 pub mod need;
 pub mod plant;

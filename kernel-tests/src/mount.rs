@@ -15,6 +15,7 @@ impl Mount {
     /// A tmpfs with options such as `size=4m` or `nr_inodes=100`.
     #[track_caller]
     pub fn tmpfs(at: &Path, options: &str) -> Self {
+        crate::plant::dir(at);
         assert!(
             mounts(&["-t", "tmpfs", "-o", options, "tmpfs"], at),
             "mount a tmpfs"
@@ -25,6 +26,7 @@ impl Mount {
     /// A new ext4 of so many bytes, made with these options of mkfs.
     #[track_caller]
     pub fn ext4(at: &Path, image: &Path, bytes: u64, options: &[&str]) -> Self {
+        crate::plant::dir(at);
         let file = std::fs::File::create(image).expect("an image can be made");
         file.set_len(bytes).expect("an image can be sparse");
         let made = quiet(
@@ -37,6 +39,15 @@ impl Mount {
         let image = image.to_str().expect("a path of ours");
         assert!(mounts(&["-o", "loop", image], at), "mount an ext4 image");
         Self { at: at.to_owned() }
+    }
+
+    /// Changes its options.
+    #[track_caller]
+    pub fn remount(&self, options: &str) {
+        assert!(
+            mounts(&["-o", &format!("remount,{options}")], &self.at),
+            "remount {options}"
+        );
     }
 
     pub fn tmpfs_works() -> bool {

@@ -288,7 +288,11 @@ impl Outcome {
     /// Fails unless `--max-delete` stopped it. rsync forgets to say so when a daemon deletes.
     #[track_caller]
     pub fn hits_the_limit(self) -> Self {
-        self.exits_one_of(if subject::is_stand_in() { &[0, 25] } else { &[25] })
+        self.exits_one_of(if subject::is_stand_in() {
+            &[0, 25]
+        } else {
+            &[25]
+        })
     }
 
     /// Fails unless each of these words is on stderr, in any case. The stand-in has its own.

@@ -34,6 +34,10 @@ impl Route {
         Self::Unix
     }
 
+    pub fn has_server(self) -> bool {
+        self != Self::Embedded
+    }
+
     /// May such a session of root set owners and set-id bits and make devices?
     pub fn has_all_rights(self) -> bool {
         match self {
@@ -54,6 +58,7 @@ pub struct Scene {
     server: Option<Server>,
     fds_at_start: usize,
     outside: Tree,
+    aim: String,
     // Last, so that the server ends before its ground goes.
     yard: Yard,
 }
@@ -83,6 +88,7 @@ impl Scene {
             server: None,
             fds_at_start: 0,
             outside,
+            aim: "dst".to_owned(),
             yard,
         };
         if route != Route::Embedded {
@@ -119,7 +125,17 @@ impl Scene {
 
     /// The destination of [`push`](Self::push).
     pub fn dst(&self) -> PathBuf {
-        self.yard.join("export/dst")
+        self.export().join(&self.aim)
+    }
+
+    /// The same below `export`, as it is named to a server.
+    pub fn aimed_at(&self) -> &str {
+        &self.aim
+    }
+
+    /// Takes another destination below `export`.
+    pub fn aim_at(&mut self, dest: &str) {
+        dest.clone_into(&mut self.aim);
     }
 
     pub fn outside(&self) -> PathBuf {
@@ -132,7 +148,9 @@ impl Scene {
 
     /// `src/` to `export/dst`, by this scene's route.
     pub fn push<S: AsRef<std::ffi::OsStr>>(&self, options: &[S]) -> Push {
-        self.push_to("dst").from(slash(self.src())).options(options)
+        self.push_to(&self.aim)
+            .from(slash(self.src()))
+            .options(options)
     }
 
     /// No source yet, to a path below `export`.
@@ -288,9 +306,13 @@ pub fn slash(path: impl AsRef<Path>) -> OsString {
 fn plant_sentinel(dir: &Path) {
     plant::file(dir.join("file"), "nobody may touch this");
     plant::file(dir.join("dir/below"), "nor this");
+    for number in 0..10 {
+        plant::file(dir.join(format!("dir/f{number}")), "bait");
+        plant::file(dir.join(format!("dir/sub/f{number}")), "bait");
+    }
     plant::symlink("dir/below", dir.join("link"));
     plant::chmod(dir.join("file"), 0o640);
-    for path in ["file", "dir/below", "link", "dir", "."] {
+    for path in ["file", "dir/below", "link", "dir/sub", "dir", "."] {
         plant::mtime(dir.join(path), 1_000_000_000, 123_456_789);
     }
 }

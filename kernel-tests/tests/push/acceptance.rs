@@ -12,8 +12,14 @@ fn plant_hands(src: &Path) {
     plant::file(src.join("filelist"), "one\ntwo\nno end of line");
     plant::symlink("filelist", src.join("nolf-symlink"));
     plant::file(src.join("text"), content::text(2 << 20));
-    plant::file(src.join("dir/subdir/subsubdir/etc-ltr-list"), content::text(3000));
-    plant::file(src.join("dir/subdir/subsubdir2/bin-lt-list"), content::text(9000));
+    plant::file(
+        src.join("dir/subdir/subsubdir/etc-ltr-list"),
+        content::text(3000),
+    );
+    plant::file(
+        src.join("dir/subdir/subsubdir2/bin-lt-list"),
+        content::text(9000),
+    );
     plant::file(src.join("dir/subdir/foobar.baz"), "foobar");
 }
 
@@ -300,7 +306,11 @@ fn a_symlink_in_a_module_is_not_followed(scene: &mut Scene) {
     let outcome = scene.push(&["--delete"]).run();
     scene.assert_outside_untouched();
     if scene.dst().is_symlink() {
-        assert_ne!(outcome.code, Some(0), "a refusal is not a success: {outcome}");
+        assert_ne!(
+            outcome.code,
+            Some(0),
+            "a refusal is not a success: {outcome}"
+        );
         outcome.complains(&["dst"]);
     } else {
         scene.assert_arrived();
@@ -311,7 +321,11 @@ fn a_symlink_in_a_module_is_not_followed(scene: &mut Scene) {
         let _ = std::fs::remove_file(scene.dst());
         plant::symlink(scene.outside(), scene.dst());
         let outcome = scene.push_to(below).from(slash(scene.src())).run();
-        assert_ne!(outcome.code, Some(0), "a path through a link is refused: {outcome}");
+        assert_ne!(
+            outcome.code,
+            Some(0),
+            "a path through a link is refused: {outcome}"
+        );
         scene.assert_outside_untouched();
     }
 }
@@ -342,7 +356,11 @@ fn the_module_itself_can_be_the_destination(scene) {
 fn a_relative_destination_is_taken_from_the_working_directory() {
     Scene::play(Route::Embedded, |scene| {
         plant::file(scene.src().join("file"), "text");
-        Push::new("dst").from("../src/").in_dir(scene.export()).run().ok();
+        Push::new("dst")
+            .from("../src/")
+            .in_dir(scene.export())
+            .run()
+            .ok();
         scene.assert_arrived();
     });
 }

@@ -24,12 +24,18 @@ fn plant_five_extras(scene: &Scene) {
     plant::file(scene.src().join("keep"), "stays");
     scene.push::<&str>(&[]).run().ok();
     for number in 0..5 {
-        plant::file(scene.dst().join(format!("extra-{number}")), "goes, if allowed");
+        plant::file(
+            scene.dst().join(format!("extra-{number}")),
+            "goes, if allowed",
+        );
     }
 }
 
 fn extras_left(scene: &Scene) -> usize {
-    Tree::read(scene.dst()).entries().filter(|(path, _)| path.starts_with(b"extra-")).count()
+    Tree::read(scene.dst())
+        .entries()
+        .filter(|(path, _)| path.starts_with(b"extra-"))
+        .count()
 }
 
 on_routes! { embedded, tcp, unix;
@@ -118,18 +124,30 @@ fn an_ordinary_user_deletes_read_only_extras_as_with_rsync() {
         plant::file(scene.src().join("keep"), "stays");
         plant::file(scene.dst().join("keep"), "older");
         plant::file(scene.dst().join("file"), "read-only");
-        plant::file(scene.dst().join("locked/inner/file"), "in read-only directories");
+        plant::file(
+            scene.dst().join("locked/inner/file"),
+            "in read-only directories",
+        );
         plant::chmod(scene.dst().join("file"), 0o400);
         plant::chmod(scene.dst().join("locked/inner"), 0o555);
         plant::chmod(scene.dst().join("locked"), 0o500);
-        for path in ["", "keep", "file", "locked", "locked/inner", "locked/inner/file"] {
+        for path in [
+            "",
+            "keep",
+            "file",
+            "locked",
+            "locked/inner",
+            "locked/inner/file",
+        ] {
             plant::chown(scene.dst().join(path), 65534, 65534);
         }
         plant::chmod(scene.export(), 0o777);
         let parent = scene.path().join("twins");
         plant::copy(&scene.export(), &parent);
-        let mut words: Vec<std::ffi::OsString> =
-            kernel_tests::push::AS_NOBODY.iter().map(Into::into).collect();
+        let mut words: Vec<std::ffi::OsString> = kernel_tests::push::AS_NOBODY
+            .iter()
+            .map(Into::into)
+            .collect();
         words.push("rsync".into());
         words.extend(kernel_tests::twin::AS_SY.map(Into::into));
         words.push("--delete".into());
@@ -270,7 +288,11 @@ fn a_mount_point_in_the_way_of_deletion_is_kept() {
         scene.push(&["--delete"]).run().exits_one_of(&[23, 0]);
         assert!(at.exists(), "a mount point can't be removed");
         drop(mount);
-        Push::new(scene.dst()).from(slash(scene.src())).option("--delete").run().ok();
+        Push::new(scene.dst())
+            .from(slash(scene.src()))
+            .option("--delete")
+            .run()
+            .ok();
         scene.assert_arrived();
     });
 }

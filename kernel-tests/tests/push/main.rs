@@ -2,8 +2,16 @@
 //! topic. Each scenario that can be is played embedded, over TCP and over a UNIX socket.
 
 mod acceptance;
+mod cli;
+mod concurrent;
 mod delete;
+mod descriptors;
+mod faults_network;
+mod faults_process;
+mod faults_storage;
+mod hostile;
 mod metadata;
 mod names;
+mod source_changes;
 mod sources;
 mod types;

@@ -6,14 +6,18 @@ use kernel_tests::mount::Mount;
 use kernel_tests::scene::slash;
 use kernel_tests::{Need, Push, Route, Scene, Tree, content, on_routes, plant, require, twin};
 
-const MODES: [u32; 11] =
-    [0o000, 0o400, 0o440, 0o500, 0o600, 0o644, 0o755, 0o1777, 0o2775, 0o4755, 0o6450];
+const MODES: [u32; 11] = [
+    0o000, 0o400, 0o440, 0o500, 0o600, 0o644, 0o755, 0o1777, 0o2775, 0o4755, 0o6450,
+];
 
 /// A file and a directory with a child for each mode; `turn` shifts which gets which.
 fn set_modes(src: &Path, turn: usize) {
     for index in 0..MODES.len() {
         let mode = MODES[(index + turn) % MODES.len()];
-        let (file, dir) = (src.join(format!("file-{index}")), src.join(format!("dir-{index}")));
+        let (file, dir) = (
+            src.join(format!("file-{index}")),
+            src.join(format!("dir-{index}")),
+        );
         if !file.exists() {
             plant::file(&file, content::noise(index as u64, 5000));
             plant::file(dir.join("child"), "in a directory of this mode");
@@ -54,7 +58,10 @@ fn an_ordinary_user_fills_directories_that_may_not_be_written() {
     require!(Need::Nobody);
     Scene::play(Route::Embedded, |scene| {
         let src = scene.src();
-        plant::file(src.join("locked/inner/file"), "below two locked directories");
+        plant::file(
+            src.join("locked/inner/file"),
+            "below two locked directories",
+        );
         plant::file(src.join("locked/file"), "below one");
         plant::chmod(src.join("locked/inner"), 0o500);
         plant::chmod(src.join("locked"), 0o555);
@@ -97,7 +104,11 @@ fn an_ordinary_user_pushes_without_changing_owners() {
         });
         expected.assert_equals(&Tree::read(scene.dst()), "as an ordinary user");
         let again = scene.push(&["--json"]).as_nobody().run().ok();
-        assert_eq!(again.summary().files_sent, 0, "owners it can't set are no reason to send");
+        assert_eq!(
+            again.summary().files_sent,
+            0,
+            "owners it can't set are no reason to send"
+        );
     });
 }
 
@@ -204,8 +215,9 @@ fn a_file_of_the_same_size_and_time_is_taken_as_the_same(scene) {
 on_routes! { embedded, tcp;
 fn a_file_system_with_coarse_times_is_not_sent_the_same_again(scene) {
     require!(Need::Sy, Need::LoopMounts);
-    let image = scene.path().join("image");
-    let _mount = Mount::ext4(&scene.export(), &image, 16 << 20, &["-I", "128"]);
+    let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
+    let _mount = Mount::ext4(&at, &image, 16 << 20, &["-I", "128"]);
+    scene.aim_at("fs/dst");
     for (name, nanos) in [("half", 500_000_000), ("whole", 0), ("almost", 999_999_999)] {
         plant::file(scene.src().join(name), content::text(1000));
         plant::mtime(scene.src().join(name), 1_500_000_000, nanos);
@@ -250,17 +262,25 @@ fn names_of_owners_and_numbers_lead_to_the_same_on_one_machine() {
 fn a_push_to_another_file_system_keeps_what_it_can_hold() {
     require!(Need::Root, Need::LoopMounts);
     Scene::play(Route::Embedded, |scene| {
-        let image = scene.path().join("image");
-        let mount = Mount::ext4(&scene.export(), &image, 32 << 20, &[]);
+        let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
+        let mount = Mount::ext4(&at, &image, 32 << 20, &[]);
+        scene.aim_at("fs/dst");
         set_modes(&scene.src(), 0);
         plant::file(scene.src().join("large"), content::noise(9, 5 << 20));
         plant::symlink("file-0", scene.src().join("link"));
         scene.push::<&str>(&[]).run().ok();
         scene.assert_arrived();
         scene.assert_idle::<&str>(&[]);
-        Push::new(scene.dst()).from(slash(scene.src())).option("--delete").run().ok();
+        Push::new(scene.dst())
+            .from(slash(scene.src()))
+            .option("--delete")
+            .run()
+            .ok();
         scene.assert_arrived();
         drop(mount);
-        assert!(Tree::read(scene.export()).is_empty());
+        assert!(
+            Tree::read(at).is_empty(),
+            "it all went to the other file system"
+        );
     });
 }

@@ -54,8 +54,14 @@ fn plant_awkward(dir: &Path) {
         let mut sub = b"d".to_vec();
         sub.extend_from_slice(&name);
         sub.truncate(255);
-        plant::file(dir.join("dirs").join(OsStr::from_bytes(&sub)).join("child"), "x");
-        plant::symlink(OsStr::from_bytes(&name), dir.join("links").join(OsStr::from_bytes(&name)));
+        plant::file(
+            dir.join("dirs").join(OsStr::from_bytes(&sub)).join("child"),
+            "x",
+        );
+        plant::symlink(
+            OsStr::from_bytes(&name),
+            dir.join("links").join(OsStr::from_bytes(&name)),
+        );
     }
 }
 

@@ -230,14 +230,22 @@ fn a_tree_pushed_into_itself_skips_the_target() {
         let backup = scene.src().join("backup");
         plant::dir(&backup);
         for round in 0..3 {
-            let push = Push::new(&backup).from(slash(scene.src())).option("--delete");
+            let push = Push::new(&backup)
+                .from(slash(scene.src()))
+                .option("--delete");
             push.run().exits_one_of(&[0, 23]);
             assert!(backup.join("top").exists(), "round {round}");
-            assert!(!backup.join("backup/top").exists(), "round {round}: the target is not pushed");
+            assert!(
+                !backup.join("backup/top").exists(),
+                "round {round}: the target is not pushed"
+            );
         }
         plant::remove(&backup);
         Push::new(&backup).from(slash(scene.src())).run().ok();
-        assert!(!backup.join("backup/backup").exists(), "a target made by the push itself");
+        assert!(
+            !backup.join("backup/backup").exists(),
+            "a target made by the push itself"
+        );
     });
 }
 

@@ -73,7 +73,14 @@ fn nodes_are_made_where_the_session_may_and_else_counted(scene) {
 }
 
 const KINDS: [&str; 9] = [
-    "file", "empty-dir", "full-dir", "link-to-file", "link-to-dir", "dangling", "fifo", "socket",
+    "file",
+    "empty-dir",
+    "full-dir",
+    "link-to-file",
+    "link-to-dir",
+    "dangling",
+    "fifo",
+    "socket",
     "device",
 ];
 
