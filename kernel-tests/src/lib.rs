@@ -12,6 +12,11 @@
 //! - `SY_TESTS_KEEP=1`: leave the trees of failed tests behind.
 //! - `SY_TESTS_SUBJECT=rsync`: run `rsync` in sy's place, to test these tests.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "what a failed test drew, skipped and saw is printed"
+)]
+
 pub mod chance;
 pub mod content;
 pub mod deep;

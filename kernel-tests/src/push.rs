@@ -81,7 +81,7 @@ impl Push {
         words.push(subject::client().into());
         if subject::is_stand_in() {
             words.extend(twin::AS_SY.map(Into::into));
-            words.extend(self.options.iter().filter_map(|option| as_rsync(option)));
+            words.extend(self.options.iter().filter_map(as_rsync));
         } else {
             words.push("push".into());
             words.extend(self.options.iter().cloned());

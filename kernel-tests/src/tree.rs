@@ -3,7 +3,7 @@
 //! It walks by descriptors, so depth has no limit, and opens regular files only.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 /// One entry, with everything that a push has to bring.
 #[derive(Clone, Debug)]
@@ -48,7 +49,8 @@ const DIR_FLAGS: OFlags = OFlags::RDONLY
 const DIFFERENCES_SHOWN: usize = 30;
 
 impl Tree {
-    /// Reads the tree at `path`, which may be any kind of entry.
+    /// Reads the tree at `path`, which may be any kind of entry. What vanishes meanwhile was not
+    /// there; a file that is replaced meanwhile is one of the two.
     #[track_caller]
     pub fn read(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
@@ -63,25 +65,25 @@ impl Tree {
         let parent = rustix::fs::openat(CWD, parent, DIR_FLAGS, Mode::empty()).expect("its parent");
         let name = path.file_name().expect("a file has a name");
         let name = CString::new(name.as_encoded_bytes()).expect("a name has no NUL");
-        Self {
-            nodes: vec![node(parent.as_fd(), &name, &stat)],
-        }
+        let node = read_node(parent.as_fd(), &name).expect("it can be read");
+        Self { nodes: vec![node] }
     }
 
     /// Reads the tree below an open directory.
     pub fn read_from(dir: OwnedFd) -> Self {
-        let stat = rustix::fs::fstat(&dir).expect("an open directory has a stat");
-        let mut tree = Self {
-            nodes: vec![node(dir.as_fd(), c".", &stat)],
-        };
+        let root = read_node(dir.as_fd(), c".").expect("an open directory can be read");
+        let mut tree = Self { nodes: vec![root] };
         let mut here = dir;
         let mut at = 0;
         // For each directory on the way down, its subdirectories that are still to be read.
         let mut waiting = vec![tree.list(here.as_fd(), at)];
         while let Some(subdirs) = waiting.last_mut() {
             if let Some((name, index)) = subdirs.pop() {
-                here = rustix::fs::openat(&here, &name, DIR_FLAGS, Mode::empty())
-                    .unwrap_or_else(|why| panic!("open {}: {why}", tree.path(index)));
+                match rustix::fs::openat(&here, &name, DIR_FLAGS, Mode::empty()) {
+                    Ok(below) => here = below,
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                    Err(why) => panic!("open {}: {why}", tree.path(index)),
+                }
                 at = index;
                 waiting.push(tree.list(here.as_fd(), at));
             } else {
@@ -106,10 +108,12 @@ impl Tree {
         names.sort();
         let mut subdirs = Vec::new();
         for name in names {
-            let stat = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .unwrap_or_else(|why| panic!("stat {}/{name:?}: {why}", self.path(at)));
+            let mut node = match read_node(dir, &name) {
+                Ok(node) => node,
+                Err(Errno::NOENT) => continue,
+                Err(why) => panic!("{}/{name:?}: {why}", self.path(at)),
+            };
             let index = self.nodes.len();
-            let mut node = node(dir, &name, &stat);
             node.above = at;
             node.name = name.as_bytes().to_vec();
             let kind = node.kind;
@@ -319,46 +323,73 @@ impl Node {
     }
 }
 
-#[allow(
-    clippy::cast_sign_loss,
-    reason = "sizes and times of stat are in range"
-)]
-#[allow(
-    clippy::unnecessary_cast,
-    reason = "the types of stat differ between architectures"
-)]
-fn node(dir: BorrowedFd<'_>, name: &std::ffi::CStr, stat: &Stat) -> Node {
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    let regular = kind == FileType::RegularFile;
-    let device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+/// One entry. Of a regular file, all is read from one descriptor, so that it fits together.
+fn read_node(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Node> {
+    loop {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+                    Err(Errno::LOOP) => continue,
+                    file => file?,
+                };
+                let stat = rustix::fs::fstat(&file)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    continue;
+                }
+                let mut node = node(&stat);
+                node.size = u64::try_from(stat.st_size).expect("a size is not negative");
+                node.digest = digest_of(File::from(file));
+                return Ok(node);
+            }
+            FileType::Symlink => {
+                let link = match rustix::fs::readlinkat(dir, name, Vec::new()) {
+                    Err(Errno::INVAL) => continue,
+                    link => link?,
+                };
+                let mut node = node(&stat);
+                node.link = link.into_bytes();
+                return Ok(node);
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => {
+                let mut node = node(&stat);
+                node.rdev = stat.st_rdev;
+                return Ok(node);
+            }
+            FileType::Directory | FileType::Fifo | FileType::Socket | FileType::Unknown => {
+                return Ok(node(&stat));
+            }
+        }
+    }
+}
+
+fn node(stat: &Stat) -> Node {
     Node {
-        kind,
+        kind: FileType::from_raw_mode(stat.st_mode),
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        size: if regular { stat.st_size as u64 } else { 0 },
-        mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
-        ctime: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        size: 0,
+        mtime: (
+            stat.st_mtime,
+            i64::try_from(stat.st_mtime_nsec).expect("below 10^9"),
+        ),
+        ctime: (
+            stat.st_ctime,
+            i64::try_from(stat.st_ctime_nsec).expect("below 10^9"),
+        ),
         ino: stat.st_ino,
-        rdev: if device { stat.st_rdev } else { 0 },
-        link: if kind == FileType::Symlink {
-            let link = rustix::fs::readlinkat(dir, name, Vec::new());
-            link.expect("a link can be read").into_bytes()
-        } else {
-            Vec::new()
-        },
-        digest: if regular { digest_of(dir, name) } else { 0 },
+        rdev: 0,
+        link: Vec::new(),
+        digest: 0,
         below: BTreeMap::new(),
         above: 0,
         name: Vec::new(),
     }
 }
 
-fn digest_of(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> u128 {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::empty())
-        .unwrap_or_else(|why| panic!("open {name:?}: {why}"));
-    let mut file = File::from(file);
+fn digest_of(mut file: File) -> u128 {
     let mut hasher = twox_hash::xxhash3_128::Hasher::new();
     let mut block = vec![0; 256 * 1024];
     loop {
@@ -405,7 +436,8 @@ mod tests {
         let expected = Tree::read(&one);
         expected.assert_equals(&Tree::read(&other), "a copy");
 
-        let changes: [(&str, &dyn Fn(&Path)); 7] = [
+        type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+        let changes: [Change<'_>; 7] = [
             ("mode", &|path| plant::chmod(path.join("dir"), 0o700)),
             ("other content", &|path| {
                 plant::file(path.join("dir/file"), "texT");

@@ -401,7 +401,7 @@ fn a_second_server_does_not_take_the_place_of_the_first(scene) {
     let listen = format!("127.0.0.1:{}", scene.server().port());
     let words = match scene.route {
         Route::Tcp => vec!["--listen", &listen, "--no-auth", "--module", &module],
-        _ => vec!["--socket", &socket, "--module", &module],
+        Route::Embedded | Route::Unix => vec!["--socket", &socket, "--module", &module],
     };
     let outcome = sy_server(&words);
     assert!(outcome.code.is_some_and(|code| code != 0), "{outcome}");

@@ -139,6 +139,7 @@ fn a_connection_that_stalls_for_a_while_goes_on(scene) {
 
 on_routes! { tcp;
 fn a_stalled_session_is_given_up_by_the_client_and_harms_no_other(scene) {
+    require!(Need::Sy);
     plant_small_session(scene);
     plant::file(scene.src().join("huge"), content::noise(3, 30 << 20));
     restore(scene);

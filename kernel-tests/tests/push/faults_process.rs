@@ -196,6 +196,7 @@ fn a_server_stopped_for_a_second_goes_on(scene) {
 
 on_routes! { tcp;
 fn a_server_that_stays_silent_is_given_up(scene) {
+    require!(Need::Sy);
     plant_two_versions(scene);
     let old = restore(scene);
     let held = Held::start(scene, &["--delete", "--timeout=2"], 1 << 20);

@@ -26,7 +26,7 @@ fn names_forge_no_lines_in_the_servers_log(scene) {
         kernel_tests::Route::Tcp => {
             format!("sy://127.0.0.1:{}/{}/dst", scene.server().port(), FORGED.replace('/', ""))
         }
-        _ => format!("sy:///{}/dst", FORGED.replace('/', "")),
+        kernel_tests::Route::Embedded | kernel_tests::Route::Unix => format!("sy:///{}/dst", FORGED.replace('/', "")),
     };
     let mut push = Push::new(module).from(slash(scene.src()));
     if scene.route == kernel_tests::Route::Unix {

@@ -145,7 +145,8 @@ fn files_that_become_symlinks_while_they_are_sent_are_not_followed(scene) {
 
 on_routes! { embedded, tcp;
 fn files_that_become_fifos_while_they_are_sent_hang_nobody(scene) {
-    require!(Need::Root);
+    // rsync opens the fifo and waits for ever.
+    require!(Need::Root, Need::Sy);
     if !scene.route.has_all_rights() {
         // A session that may not make the fifo leaves the file as it was.
         plant_source(scene);
@@ -305,7 +306,8 @@ fn nothing_that_is_in_the_source_all_the_time_is_ever_deleted(scene) {
 
 on_routes! { embedded, tcp;
 fn a_fifo_that_trades_places_with_a_file_hangs_nobody(scene) {
-    require!(Need::Root);
+    // rsync opens the fifo and waits for ever.
+    require!(Need::Root, Need::Sy);
     for number in 0..50 {
         plant::file(scene.src().join(format!("file-{number}")), content::noise(number, 4000));
     }
