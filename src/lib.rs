@@ -3,3 +3,15 @@
 pub mod limits;
 pub mod model;
 pub mod ops;
+
+pub mod wire;
+
+pub mod job;
+pub mod stage;
+
+pub mod session;
+
+pub mod engine;
+
+pub mod client;
+pub mod server;

@@ -1,1 +1,25 @@
-fn main() {}
+//! `sy`: the command line's door. What it does is in `sy::client`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use sy::client::args::{self, Cli, Command};
+use sy::client::output;
+use sy::client::plan::Plan;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // Nobody is left to be told that the terminal is closed.
+            drop(answer.print());
+            return ExitCode::from(args::exit_of(&answer) as u8);
+        }
+    };
+    let Command::Push(push) = cli.command;
+    let exit = match Plan::new(push) {
+        Ok(plan) => sy::client::run::push(&plan),
+        Err(error) => output::plan_error(&error),
+    };
+    ExitCode::from(exit as u8)
+}

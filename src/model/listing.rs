@@ -185,6 +185,35 @@ impl Listing {
         }
     }
 
+    /// Brings the entries of several merged directories into order: of entries with one name a
+    /// directory wins, then the lowest origin. Hands the directories that a directory of the same
+    /// name hides to `also`, by name and origin.
+    pub fn sort_and_merge(&mut self, mut also: impl FnMut(&[u8], u16)) {
+        let names = &self.names;
+        let name = |slot: &Slot| &names[slot.name_start as usize..][..slot.name_len as usize];
+        if self.slots.is_sorted_by(|a, b| name(a) < name(b)) {
+            return;
+        }
+        let is_dir = |slot: &Slot| Kind::from_mode(slot.st_mode) == Some(Kind::Dir);
+        let rank = |slot: &Slot| (!is_dir(slot), slot.origin);
+        self.slots
+            .sort_unstable_by(|a, b| name(a).cmp(name(b)).then_with(|| rank(a).cmp(&rank(b))));
+        self.slots.dedup_by(|next, kept| {
+            let is_same = name(next) == name(kept);
+            if is_same && is_dir(next) {
+                also(name(next), next.origin);
+            }
+            is_same
+        });
+    }
+
+    /// Says from which of several sources the entries from `start` on came.
+    pub fn set_origin(&mut self, start: usize, origin: u16) {
+        for slot in &mut self.slots[start..] {
+            slot.origin = origin;
+        }
+    }
+
     /// Whether the names strictly ascend, as a merge needs them.
     pub fn is_strictly_sorted(&self) -> bool {
         self.slots

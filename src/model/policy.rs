@@ -31,6 +31,8 @@ pub struct Policy {
     pub delete: bool,
     /// Entries that may be removed at most.
     pub delete_max: Option<u64>,
+    /// Have every single deletion told, not only counted.
+    pub tell_deletes: bool,
     /// Let an empty source empty the target.
     pub allow_empty_source: bool,
     pub durability: Durability,

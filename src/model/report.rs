@@ -134,6 +134,8 @@ pub struct Totals {
     pub dirs_scanned: u64,
     /// Bytes of the regular files scanned.
     pub bytes_scanned: u64,
+    /// Of these, bytes of the files that were found to need sending; the goal of the progress line.
+    pub bytes_to_send: u64,
     /// Files, links and nodes that were made or replaced.
     pub files_sent: u64,
     pub dirs_made: u64,
@@ -167,4 +169,13 @@ pub struct Ending {
     pub totals: Totals,
     /// What the target reached; `None` when the push did not get to its REPORT.
     pub durability: Option<Durability>,
+}
+
+/// Who hears what a push has to say. The loop calls it between two turns, so it must not wait.
+pub trait Listener {
+    /// Whether `Tell::Item` is worth making; asked once, before the push.
+    fn wants_items(&self) -> bool;
+    fn tell(&mut self, tell: Tell);
+    /// A snapshot, as often as the loop likes. `scan_done`: no more files will be found to send.
+    fn progress(&mut self, totals: &Totals, scan_done: bool);
 }

@@ -106,6 +106,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn boot_id(&self) -> [u8; 16];
     /// The user and group this process acts as, and whether it may give files away (CAP_CHOWN).
     fn identity(&self) -> Identity;
+    /// Peak resident memory of this process.
+    fn peak_rss_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Who this process is.

@@ -1,0 +1,82 @@
+//! The bench's rooms, and its way from the command line to the table.
+//!
+//! `options` says what to measure, `row` what there is, `race` runs one row round by round in a
+//! `ground` that holds the `tree`s; `tool` knows the command lines, `child` and `daemon` the
+//! processes, `procfs` what the kernel says of them. `figures` makes numbers of runs, `table` shows
+//! them, `record` keeps them.
+
+mod child;
+mod daemon;
+mod failure;
+mod figures;
+mod first_file;
+mod ground;
+mod options;
+mod procfs;
+mod race;
+mod record;
+mod row;
+mod stop;
+mod table;
+mod tool;
+mod tree;
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use failure::{Failure, Result};
+use ground::Ground;
+use options::{Mode, Streaming};
+use race::{Outcome, Race};
+use stop::Stop;
+
+pub fn main() -> ExitCode {
+    let ended = match options::read() {
+        Some(Mode::Streaming(options)) => streaming(&options),
+        None => return ExitCode::SUCCESS,
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            table::say(&format!("scale_bench: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Races `sy push` against its peers, row by row. True when every row was run or skipped for a
+/// reason, false when one failed.
+fn streaming(options: &Streaming) -> Result<bool> {
+    let rows = row::chosen(options)?;
+    if options.list {
+        table::list(&rows);
+        return Ok(true);
+    }
+    let stop = Stop::on_signals()?;
+    procfs::is_enough()?;
+    let ground = Ground::new(&options.dir)?;
+    let tools = tool::versions(&ground, &stop)?;
+    let mut record = record::Record::new(options, &ground, tools, SystemTime::now());
+    table::head(&record, options);
+
+    let mut race = Race::new(options, &ground, &stop);
+    let mut all_well = true;
+    for row in &rows {
+        let outcome = match race.run(row) {
+            Ok(outcome) => outcome,
+            Err(Failure::Interrupted) => {
+                table::say("interrupted; removing the trees");
+                all_well = false;
+                break;
+            }
+            Err(failure) => Outcome::Failed(failure.to_string()),
+        };
+        all_well &= !matches!(outcome, Outcome::Failed(_));
+        table::row(row, &outcome, options);
+        record.add(row, &outcome);
+    }
+    let path = record.write(&options.json_path())?;
+    table::say(&format!("raw runs: {}", path.display()));
+    Ok(all_well)
+}

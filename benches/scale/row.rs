@@ -1,0 +1,246 @@
+//! What there is to measure, and which figure each row is to reach.
+
+use super::failure::{Failure, Result};
+use super::figures::Measure;
+use super::options::Streaming;
+use super::tool::Tool;
+use super::tree::{self, Shape};
+
+#[derive(Clone)]
+pub struct Row {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub shape: Shape,
+    pub scene: Scene,
+    pub way: Way,
+    /// Raced against in the order given; the subject goes before them in each round.
+    pub peers: &'static [Tool],
+    /// For trees on tmpfs.
+    pub goals: Vec<Goal>,
+    /// For trees on a disk.
+    pub disk_goals: Vec<Goal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scene {
+    /// Into a target that does not exist; the removal in between isn't timed.
+    FirstPush,
+    /// Into a target that has everything.
+    NothingChanged,
+    /// As the first push, stopped when the first file is there.
+    FirstFile,
+}
+
+impl Scene {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstPush => "first push",
+            Self::NothingChanged => "nothing changed",
+            Self::FirstFile => "first file",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// To a resident server over loopback.
+    Tcp,
+    /// Without a server of its own.
+    Local,
+}
+
+impl Way {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// A figure the subject must not exceed to pass, and one to chase.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    pub measure: Measure,
+    pub scale: Scale,
+    pub reach: Option<f64>,
+    pub record: Option<f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scale {
+    /// Relative to this peer.
+    Of(Tool),
+    /// In the measure's own unit: seconds or bytes.
+    Absolute,
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+fn ratio(measure: Measure, reach: f64, record: f64) -> Goal {
+    Goal {
+        measure,
+        scale: Scale::Of(Tool::Rsync),
+        reach: Some(reach),
+        record: Some(record),
+    }
+}
+
+fn first_push(reach: f64, record: f64) -> Vec<Goal> {
+    vec![
+        ratio(Measure::Elapsed, reach, record),
+        ratio(Measure::Cpu, 0.8, 0.5),
+    ]
+}
+
+fn nothing_changed(reach: f64, record: f64) -> Vec<Goal> {
+    vec![
+        ratio(Measure::Elapsed, reach, record),
+        ratio(Measure::Cpu, 1.0, 0.5),
+    ]
+}
+
+fn peak(reach_mib: f64, record_mib: f64) -> Vec<Goal> {
+    [Measure::ClientPeak, Measure::ServerPeak]
+        .map(|measure| Goal {
+            measure,
+            scale: Scale::Absolute,
+            reach: Some(reach_mib * MIB),
+            record: Some(record_mib * MIB),
+        })
+        .into()
+}
+
+fn local(reach: f64) -> Vec<Goal> {
+    let against_rsync = Goal {
+        record: None,
+        ..ratio(Measure::Elapsed, reach, 0.0)
+    };
+    let against_cp = Goal {
+        scale: Scale::Of(Tool::Cp),
+        reach: None,
+        ..ratio(Measure::Elapsed, 0.0, 1.0)
+    };
+    vec![against_rsync, against_cp, ratio(Measure::Cpu, 0.8, 0.5)]
+}
+
+/// In an order that makes each tree once.
+fn all() -> Vec<Row> {
+    let tcp = |name, what, shape, scene, goals| Row {
+        name,
+        what,
+        shape,
+        scene,
+        way: Way::Tcp,
+        peers: &[Tool::Rsync],
+        goals,
+        disk_goals: Vec::new(),
+    };
+    let embedded = |name, what, shape, goals| Row {
+        way: Way::Local,
+        peers: &[Tool::Rsync, Tool::Cp],
+        ..tcp(name, what, shape, Scene::FirstPush, goals)
+    };
+    vec![
+        Row {
+            disk_goals: first_push(0.75, 0.45),
+            ..tcp(
+                "small",
+                "100,000 files of 2-6 KiB in 1,000 directories",
+                tree::SMALL,
+                Scene::FirstPush,
+                first_push(0.50, 0.35),
+            )
+        },
+        tcp(
+            "small-same",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::NothingChanged,
+            nothing_changed(0.55, 0.35),
+        ),
+        embedded(
+            "embedded-small",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            local(0.50),
+        ),
+        tcp(
+            "nested",
+            "100,000 files of 2-6 KiB in 20,000 nested directories",
+            tree::NESTED,
+            Scene::FirstPush,
+            first_push(0.65, 0.45),
+        ),
+        tcp(
+            "nested-same",
+            "100,000 files of 2-6 KiB in 20,000 nested directories",
+            tree::NESTED,
+            Scene::NothingChanged,
+            nothing_changed(0.65, 0.45),
+        ),
+        tcp(
+            "big",
+            "one file of 1 GiB",
+            tree::BIG,
+            Scene::FirstPush,
+            first_push(0.70, 0.50),
+        ),
+        embedded("embedded-big", "one file of 1 GiB", tree::BIG, local(0.35)),
+        tcp(
+            "four",
+            "4 files of 1 GiB",
+            tree::FOUR,
+            Scene::FirstPush,
+            first_push(0.70, 0.50),
+        ),
+        tcp(
+            "many-same",
+            "1,000,000 files of 150-250 B in 5,000 directories",
+            tree::MANY,
+            Scene::NothingChanged,
+            [nothing_changed(0.55, 0.35), peak(32.0, 16.0)].concat(),
+        ),
+        tcp(
+            "first-file",
+            "1,000,000 files of 150-250 B in 5,000 directories",
+            tree::MANY,
+            Scene::FirstFile,
+            vec![Goal {
+                measure: Measure::Elapsed,
+                scale: Scale::Absolute,
+                reach: Some(0.050),
+                record: Some(0.015),
+            }],
+        ),
+        tcp(
+            "one-dir-same",
+            "1,000,000 files of 150-250 B in one directory",
+            tree::ONE_DIR,
+            Scene::NothingChanged,
+            peak(96.0, 64.0),
+        ),
+    ]
+}
+
+/// The rows the command line names, or all, with the trees it wants.
+pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
+    let rows = all();
+    for name in &options.rows {
+        if !rows.iter().any(|row| row.name == name) {
+            return Err(Failure::Unfit(format!(
+                "no row is called {name}: --list names them"
+            )));
+        }
+    }
+    let mut rows: Vec<Row> = rows
+        .into_iter()
+        .filter(|row| options.rows.is_empty() || options.rows.iter().any(|name| name == row.name))
+        .collect();
+    if options.quick {
+        for row in &mut rows {
+            row.shape = row.shape.quick();
+        }
+    }
+    Ok(rows)
+}

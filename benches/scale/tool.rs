@@ -1,0 +1,224 @@
+//! The programs that are raced, and their command lines.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{getegid, geteuid};
+use serde_json::Value;
+
+use super::child;
+use super::failure::{Doing, Failure, Result};
+use super::ground::Ground;
+use super::stop::Stop;
+
+const VERSION_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Tool {
+    Sy,
+    Rsync,
+    #[value(skip)]
+    Cp,
+}
+
+/// What a client is asked to say beside doing its work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Talk {
+    /// As most people call it; every measured run.
+    Nothing,
+    /// A summary at the end, for the runs that are not measured.
+    Summary,
+}
+
+/// Where a client pushes to.
+pub enum Dest<'a> {
+    Server(SocketAddr, &'a str),
+    Local(&'a Path),
+}
+
+impl Tool {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sy => "sy",
+            Self::Rsync => "rsync",
+            Self::Cp => "cp",
+        }
+    }
+}
+
+/// The command line of a client that pushes the contents of `source`.
+pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Command {
+    let mut command;
+    match tool {
+        Tool::Sy => {
+            command = Command::new(env!("CARGO_BIN_EXE_sy"));
+            command.arg("push");
+            if talk == Talk::Summary {
+                command.arg("--json");
+            }
+        }
+        Tool::Rsync => {
+            command = Command::new("rsync");
+            command.arg("-a");
+            if talk == Talk::Summary {
+                command.arg("--stats");
+            }
+        }
+        Tool::Cp => {
+            command = Command::new("cp");
+            command.arg("-a");
+        }
+    }
+    // To cp a trailing slash means nothing: it makes the target, which does not exist, a copy.
+    command.arg(match tool {
+        Tool::Cp => source.into(),
+        Tool::Sy | Tool::Rsync => with_slash(source),
+    });
+    command.arg(match (tool, dest) {
+        (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/m/{path}").into(),
+        (_, Dest::Server(address, path)) => format!("rsync://{address}/m/{path}/").into(),
+        (Tool::Cp, Dest::Local(path)) => path.into(),
+        (_, Dest::Local(path)) => with_slash(path),
+    });
+    command
+}
+
+/// The command line of a server whose module `m` is the ground's target.
+pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> Result<Command> {
+    let mut command;
+    match tool {
+        Tool::Sy => {
+            command = Command::new(env!("CARGO_BIN_EXE_sy-server"));
+            let mut module = OsString::from("m=");
+            module.push(ground.target());
+            module.push(",rw");
+            command
+                .args(["--listen", &address.to_string(), "--no-auth", "--module"])
+                .arg(module);
+        }
+        Tool::Rsync => {
+            let config = ground.said().join(format!("{name}.conf"));
+            fs::write(&config, rsync_config(ground)).doing(|| config.display().to_string())?;
+            command = Command::new("rsync");
+            command
+                .args([
+                    "--daemon",
+                    "--no-detach",
+                    "--address",
+                    &address.ip().to_string(),
+                ])
+                .args(["--port", &address.port().to_string(), "--config"])
+                .arg(config);
+        }
+        Tool::Cp => return Err(Failure::Unfit("cp has no server".into())),
+    }
+    say_into(&mut command, ground, name, "server")?;
+    Ok(command)
+}
+
+/// Root's daemon would else become nobody; a name look-up would only be added to rsync's time.
+fn rsync_config(ground: &Ground) -> String {
+    let user = match geteuid().is_root() {
+        true => format!("uid = {}\ngid = {}\n", geteuid(), getegid()),
+        false => String::new(),
+    };
+    format!(
+        "{user}use chroot = no\nnumeric ids = yes\nreverse lookup = no\nlog file = {log}\n\
+         [m]\npath = {path}\nread only = no\n",
+        log = ground.said().join("rsyncd.log").display(),
+        path = ground.target().display(),
+    )
+}
+
+/// Sends a process's words to files: nobody reads pipes while it is timed.
+pub fn say_into(command: &mut Command, ground: &Ground, name: &str, end: &str) -> Result<()> {
+    let file = |stream: &str| {
+        let path = ground.said().join(format!("{name}.{end}.{stream}"));
+        File::create(&path).doing(|| path.display().to_string())
+    };
+    command
+        .stdin(Stdio::null())
+        .stdout(file("out")?)
+        .stderr(file("err")?);
+    Ok(())
+}
+
+/// The last words of a process on stderr, to put behind a complaint.
+pub fn said(ground: &Ground, name: &str, end: &str) -> String {
+    let path = ground.said().join(format!("{name}.{end}.err"));
+    let words = fs::read(path).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    match words.lines().last() {
+        Some(line) => format!(": {line}"),
+        None => String::new(),
+    }
+}
+
+/// What a client that was asked to talk said at its end.
+#[derive(Default)]
+pub struct Summary {
+    pub files_sent: Option<u64>,
+    /// sy's own summary line.
+    pub line: Option<Value>,
+}
+
+pub fn summary(tool: Tool, ground: &Ground, name: &str) -> Result<Summary> {
+    let path = ground.said().join(format!("{name}.client.out"));
+    let words = fs::read_to_string(&path).doing(|| path.display().to_string())?;
+    match tool {
+        Tool::Sy => {
+            let line: Option<Value> = words
+                .lines()
+                .last()
+                .and_then(|line| serde_json::from_str(line).ok());
+            let line = line.filter(|line| line["event"] == "summary" && line["schema"] == 1);
+            let Some(line) = line else {
+                return Err(Failure::Tool(
+                    "sy push --json ended without a summary line".into(),
+                ));
+            };
+            Ok(Summary {
+                files_sent: line["files_sent"].as_u64(),
+                line: Some(line),
+            })
+        }
+        Tool::Rsync => Ok(Summary {
+            files_sent: words
+                .lines()
+                .find_map(|line| line.strip_prefix("Number of regular files transferred: "))
+                .and_then(|count| count.replace(',', "").parse().ok()),
+            line: None,
+        }),
+        Tool::Cp => Ok(Summary::default()),
+    }
+}
+
+/// The first line each program says of its version.
+pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
+    let mut versions = Vec::new();
+    for tool in [Tool::Sy, Tool::Rsync, Tool::Cp] {
+        let mut command = Command::new(match tool {
+            Tool::Sy => env!("CARGO_BIN_EXE_sy"),
+            Tool::Rsync | Tool::Cp => tool.name(),
+        });
+        say_into(command.arg("--version"), ground, tool.name(), "version")?;
+        child::run(&mut command, None, None, VERSION_MAX, stop)?;
+        let words = fs::read_to_string(ground.said().join(format!("{}.version.out", tool.name())));
+        let words = words.unwrap_or_default();
+        versions.push((
+            tool,
+            words.lines().next().unwrap_or("unknown").trim().into(),
+        ));
+    }
+    Ok(versions)
+}
+
+fn with_slash(path: &Path) -> OsString {
+    let mut path = OsString::from(path);
+    path.push("/");
+    path
+}

@@ -1,0 +1,316 @@
+//! The command line of `sy`: what was typed. `client::plan` says what it means.
+
+use std::ffi::OsString;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+
+use crate::model::engine::EngineChoice;
+use crate::model::policy::Durability;
+use crate::model::report::Exit;
+
+/// `sy`.
+#[derive(Parser, Debug)]
+#[command(
+    name = "sy",
+    version,
+    about = "Pushes directory trees to a storage host, fast and safely.",
+    max_term_width = 78,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Push(PushArgs),
+}
+
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+SRC and DEST:
+  dir              the directory itself: it becomes DEST/dir
+  dir/             its contents, as in rsync
+  /path, path      a DEST on this host; ./a:b where a name holds a colon
+  sy://host[:port]/module/path
+                   a server (port 7873); an IPv6 address stands in brackets
+  host::module/path
+                   the same, as rsync spells it
+  sy:///module/path
+                   the server of this host, over its UNIX socket
+
+  Several SRC are merged; the first wins a name, and --delete removes only
+  what none of them has.
+
+Exit codes, as rsync's:
+   0  everything is in place
+   1  nonsense on the command line; nothing was done
+   2  the two ends speak different protocol versions
+   3  a SRC or the DEST can't be used
+   5  the server refused: unknown or read-only module, too many sessions
+  10  no connection, or it was lost
+  11  a fatal error of the target's disk: full, read-only
+  12  the peer broke the protocol, or bits flipped on the way
+  20  SIGINT, SIGTERM or SIGHUP
+  23  some entries failed; each was named
+  24  some source files vanished during the push; each was named
+  25  --max-delete stopped deletions
+  30  the peer was silent for too long
+  35  the server did not accept the connection in time
+
+Examples:
+  sy push -n --delete photos/ sy://nas/backup/photos
+  sy push --stats /etc /home sy:///backup/$(hostname)/";
+
+const EXIT_CODES_SHORT: &str = "\
+SRC/ means its contents. Exit codes are rsync's; --help explains them all.";
+
+/// Pushes SRC into DEST: new files, changed files and, if asked, deletions
+///
+/// It recurses and keeps what rsync -a keeps: modes, times, symlinks, and as root also owners and
+/// devices. Files whose size and time agree are left alone.
+#[derive(Args, Debug, Default)]
+#[command(
+    override_usage = "sy push [OPTIONS] SRC... DEST",
+    after_help = EXIT_CODES_SHORT,
+    after_long_help = EXAMPLES_AND_EXIT_CODES,
+    max_term_width = 78,
+    args_override_self = true
+)]
+pub struct PushArgs {
+    /// What to push, and where to: the last one is DEST
+    #[arg(value_name = "SRC... DEST", required = true, num_args = 1.., hide = true)]
+    pub paths: Vec<OsString>,
+
+    /// Recurse and keep everything: always on
+    ///
+    /// Accepted because fingers type it.
+    #[arg(short, long, help_heading = "What is done")]
+    pub archive: bool,
+    /// Change nothing, say what would be done
+    ///
+    /// Prints as -i does, unless -v asks for names only. The target is not touched.
+    #[arg(short = 'n', long, help_heading = "What is done")]
+    pub dry_run: bool,
+    /// Owners and groups travel as numbers
+    ///
+    /// Without it they travel by name, where the target knows the name.
+    #[arg(long, help_heading = "What is done")]
+    pub numeric_ids: bool,
+    /// How durable success is: none, session, file
+    ///
+    /// none: the files are in the page cache, as after rsync, and a crash of the target is
+    /// noticed and repaired by the next push. session: the target's file system is synced once,
+    /// before the push reports success. file: each file is synced before it gets its name.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "none",
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(["none", "session", "file"]).map(durability),
+        help_heading = "What is done"
+    )]
+    pub durability: Durability,
+
+    /// Delete from DEST what no SRC has
+    ///
+    /// Only in directories that were listed completely on both sides, and nothing more once
+    /// reading a SRC has failed.
+    #[arg(long, help_heading = "Deletion")]
+    pub delete: bool,
+    /// Delete at most NUM entries
+    ///
+    /// The others stay, and the exit code is 25. Without --delete it has no effect, as in rsync.
+    #[arg(long, value_name = "NUM", help_heading = "Deletion")]
+    pub max_delete: Option<u64>,
+    /// Let an empty SRC empty DEST
+    ///
+    /// With --delete an empty SRC is refused otherwise: it may be a disk that is not mounted.
+    #[arg(long, help_heading = "Deletion")]
+    pub allow_empty_source: bool,
+
+    /// Name what is sent and deleted, sum up at the end
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+    /// Print nothing but errors
+    ///
+    /// It silences -v, -i, --stats and the progress line. With --json, errors and the summary
+    /// remain.
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+    /// One line per change, as rsync's -i
+    ///
+    /// Each line is rsync's %i, a space, and the path below DEST.
+    #[arg(short, long, help_heading = "Output")]
+    pub itemize_changes: bool,
+    /// Print totals at the end
+    #[arg(long, help_heading = "Output")]
+    pub stats: bool,
+    /// Print NDJSON: one event per line
+    ///
+    /// Events are item, deleted, error and, last, summary. They hold what -v, -i and --stats
+    /// print, so those change nothing beside it.
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Show progress on stderr even if it is no terminal
+    #[arg(long, overrides_with = "no_progress", help_heading = "Output")]
+    pub progress: bool,
+    /// Show no progress on a terminal either
+    #[arg(long, overrides_with = "progress", help_heading = "Output")]
+    pub no_progress: bool,
+
+    /// The UNIX socket of sy:///module/path
+    ///
+    /// Default: /run/sy/sy.sock
+    #[arg(long, value_name = "PATH", help_heading = "Connection")]
+    pub socket: Option<OsString>,
+    /// Give up after that long without a sign of life
+    ///
+    /// Default: 60; 0 waits for ever. Both ends send signs of life while they are busy.
+    #[arg(long, value_name = "SECONDS", help_heading = "Connection")]
+    pub timeout: Option<u64>,
+    /// How to do input and output: auto, uring
+    ///
+    /// auto takes the best engine that this kernel allows, uring insists on io_uring.
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(EngineChoice::NAMES).map(engine),
+        help_heading = "Connection"
+    )]
+    pub engine: EngineChoice,
+}
+
+fn durability(name: String) -> Durability {
+    match name.as_str() {
+        "session" => Durability::Session,
+        "file" => Durability::File,
+        _ => Durability::None,
+    }
+}
+
+fn engine(name: String) -> EngineChoice {
+    EngineChoice::from_name(&name).unwrap_or_default()
+}
+
+/// The exit code of an answer that clap gives itself: help and version are successes.
+pub fn exit_of(error: &clap::Error) -> Exit {
+    if error.use_stderr() {
+        Exit::Usage
+    } else {
+        Exit::Ok
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    pub(crate) fn push(args: &[&str]) -> PushArgs {
+        let Command::Push(push) = parse(args).unwrap().command;
+        push
+    }
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["sy", "push"].iter().chain(args))
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let args = push(&[
+            "-anvqi",
+            "--delete",
+            "--max-delete=7",
+            "--allow-empty-source",
+            "--stats",
+            "--json",
+            "--durability=file",
+            "--engine",
+            "uring",
+            "--timeout=5",
+            "--numeric-ids",
+            "--socket=/s",
+            "a",
+            "b",
+            "c",
+        ]);
+        assert!(args.archive && args.dry_run && args.verbose && args.quiet);
+        assert!(args.itemize_changes && args.delete && args.allow_empty_source);
+        assert!(args.stats && args.json && args.numeric_ids);
+        assert_eq!(args.max_delete, Some(7));
+        assert_eq!(args.durability, Durability::File);
+        assert_eq!(args.engine, EngineChoice::Uring);
+        assert_eq!(args.timeout, Some(5));
+        assert_eq!(args.paths.len(), 3);
+    }
+
+    #[test]
+    fn the_later_of_progress_and_no_progress_wins_and_flags_may_repeat() {
+        let args = push(&["-v", "-v", "--progress", "--no-progress", "a", "b"]);
+        assert!(args.verbose && !args.progress && args.no_progress);
+    }
+
+    #[test]
+    fn unknown_flags_and_bad_values_are_usage_errors() {
+        for args in [
+            &["-z", "a", "b"][..],
+            &["--compress", "a", "b"],
+            &["--durability=most", "a", "b"],
+            &["--engine=aio", "a", "b"],
+            &["--timeout=soon", "a", "b"],
+            &["--max-delete=-1", "a", "b"],
+            &[],
+        ] {
+            let error = parse(args).unwrap_err();
+            assert_eq!(exit_of(&error), Exit::Usage, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_successes() {
+        for args in [&["sy", "--version"][..], &["sy", "push", "--help"]] {
+            assert_eq!(exit_of(&Cli::try_parse_from(args).unwrap_err()), Exit::Ok);
+        }
+    }
+
+    #[test]
+    fn paths_keep_bytes_that_are_not_utf8() {
+        let odd = OsString::from_vec(b"\xff\xfe".to_vec());
+        let args = ["sy".into(), "push".into(), odd.clone(), "d".into()];
+        let Command::Push(push) = Cli::try_parse_from(args).unwrap().command;
+        assert_eq!(push.paths[0], odd);
+    }
+
+    #[test]
+    fn help_stays_under_79_columns() {
+        let mut command = Cli::command();
+        let push = command.find_subcommand_mut("push").unwrap();
+        let (short, long) = (push.render_help(), push.render_long_help());
+        for line in short.to_string().lines().chain(long.to_string().lines()) {
+            assert!(line.chars().count() < 79, "{line}");
+        }
+        for option in push.get_opts().filter_map(|option| option.get_long()) {
+            let is_whole =
+                |line: &str| line.contains(&format!("--{option}")) && !line.ends_with(',');
+            assert!(short.to_string().lines().any(is_whole), "{option}");
+        }
+        for code in ["23", "24", "25", "35"] {
+            assert!(long.to_string().contains(&format!("\n  {code}  ")));
+        }
+    }
+}

@@ -1,0 +1,644 @@
+//! `Plan`: what the command line means, checked before any work. `client::run` carries it out.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use super::args::PushArgs;
+use crate::limits::{
+    DEST_COMPONENTS_MAX, IDLE_SECONDS_MAX, PORT_DEFAULT, SOCKET_DEFAULT, SOCKET_PATH_BYTES_MAX,
+};
+use crate::model::engine::EngineChoice;
+use crate::model::escape;
+use crate::model::module::{ModuleName, ModuleNameError};
+use crate::model::name::{Name, NameError};
+use crate::model::policy::Policy;
+
+/// One push, ready to be carried out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// At least one, in the order in which they win names.
+    pub sources: Vec<Source>,
+    pub dest: Dest,
+    /// DEST must be a directory: it ends in a slash, is a module's root, or several entries go there.
+    pub dest_is_dir: bool,
+    pub policy: Policy,
+    pub output: Show,
+    /// How long the peer may be silent; `None`: for ever.
+    pub timeout: Option<Duration>,
+    pub engine: EngineChoice,
+}
+
+/// One SRC.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// As typed. A trailing slash is kept: it makes the kernel follow a symlink, as rsync does.
+    pub path: Vec<u8>,
+    /// What is in the directory is pushed, not the directory itself.
+    pub contents: bool,
+}
+
+/// Where the push goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Dest {
+    /// A path on this host, as typed.
+    Local { path: Vec<u8> },
+    Tcp {
+        /// A name or an address, without brackets.
+        host: String,
+        port: u16,
+        module: ModuleName,
+        /// Below the module's root, component by component; each is a `Name`.
+        path: Vec<Vec<u8>>,
+    },
+    Unix {
+        socket: Vec<u8>,
+        module: ModuleName,
+        path: Vec<Vec<u8>>,
+    },
+}
+
+impl Dest {
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local { .. })
+    }
+
+    /// For people: what messages about the connection begin with.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Local { path } => escape::name(path).to_string(),
+            Self::Tcp { host, port, .. } if host.contains(':') => format!("sy://[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => format!("sy://{host}:{port}"),
+            Self::Unix { socket, .. } => escape::name(socket).to_string(),
+        }
+    }
+}
+
+/// What is shown while the push runs and when it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Show {
+    pub lines: Lines,
+    /// Whether each change is shown; never with `Lines::None`.
+    pub items: bool,
+    /// A sentence at the end.
+    pub summary: bool,
+    /// The table of totals at the end.
+    pub stats: bool,
+    pub progress: ShowProgress,
+    /// Nothing is said on stderr but errors.
+    pub quiet: bool,
+    /// The words say "would".
+    pub dry_run: bool,
+    /// DEST is another process: rsync's `<` instead of `>`.
+    pub is_remote: bool,
+}
+
+/// The language of stdout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lines {
+    None,
+    /// `-v`: names.
+    Names,
+    /// `-i`: rsync's `%i %n`.
+    Itemized,
+    /// `--json`.
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShowProgress {
+    /// Where stderr is a terminal.
+    Auto,
+    On,
+    Off,
+}
+
+/// An argument that can't be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}: {wrong}", escape::name(arg))]
+pub struct PlanError {
+    /// As typed.
+    pub arg: Vec<u8>,
+    pub wrong: Wrong,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Wrong {
+    #[error("no DEST: this is the only path given")]
+    NoDest,
+    #[error("an empty argument is no path")]
+    Empty,
+    #[error("cannot be a SRC: pulling from another host is not part of this version")]
+    RemoteSource,
+    #[error("remote shells are not part of this version")]
+    RemoteShell,
+    #[error("cannot be DEST: sy:// is the only scheme")]
+    Scheme,
+    #[error("cannot be DEST: servers do not know users in this version")]
+    User,
+    #[error("cannot be DEST: the host is missing or malformed")]
+    Host,
+    #[error("cannot be DEST: the port is not a number from 1 to 65535")]
+    Port,
+    #[error("cannot be DEST: it names no module")]
+    NoModule,
+    #[error("cannot be DEST: {0}")]
+    Module(ModuleNameError),
+    #[error("cannot be DEST: '..' does not lead out of a module's directories")]
+    DotDot,
+    #[error("cannot be DEST: {0}")]
+    DestName(NameError),
+    #[error("cannot be DEST: it has more than {DEST_COMPONENTS_MAX} components")]
+    TooDeep,
+    #[error("cannot be pushed: {0}")]
+    SourceName(NameError),
+    #[error("--socket has no use: DEST is not sy:///module/path")]
+    SocketUnused,
+    #[error("cannot be a socket: the path is longer than {SOCKET_PATH_BYTES_MAX} bytes")]
+    SocketLong,
+}
+
+impl Plan {
+    pub fn new(args: PushArgs) -> Result<Self, PlanError> {
+        let show = show(&args);
+        let mut paths: Vec<Vec<u8>> = args.paths.into_iter().map(OsString::into_vec).collect();
+        if let Some(empty) = paths.iter().find(|path| path.is_empty()) {
+            return Err(wrong(empty, Wrong::Empty));
+        }
+        let typed = paths.pop().ok_or_else(|| wrong(b"DEST", Wrong::Empty))?;
+        if paths.is_empty() {
+            return Err(wrong(&typed, Wrong::NoDest));
+        }
+        let sources: Vec<Source> = paths.into_iter().map(source).collect::<Result<_, _>>()?;
+        let (dest, ends_as_dir) = dest(typed, args.socket.map(OsString::into_vec))?;
+        Ok(Self {
+            dest_is_dir: ends_as_dir || sources.len() > 1 || sources[0].contents,
+            sources,
+            policy: Policy {
+                tell_deletes: args.verbose || args.itemize_changes || args.json || args.dry_run,
+                dry_run: args.dry_run,
+                delete: args.delete,
+                delete_max: args.max_delete,
+                allow_empty_source: args.allow_empty_source,
+                durability: args.durability,
+                numeric_ids: args.numeric_ids,
+            },
+            output: Show {
+                is_remote: !dest.is_local(),
+                ..show
+            },
+            dest,
+            timeout: match args.timeout.unwrap_or(IDLE_SECONDS_MAX) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
+            engine: args.engine,
+        })
+    }
+}
+
+fn wrong(arg: &[u8], wrong: Wrong) -> PlanError {
+    PlanError {
+        arg: arg.to_vec(),
+        wrong,
+    }
+}
+
+fn show(args: &PushArgs) -> Show {
+    let lines = match () {
+        () if args.json => Lines::Json,
+        () if args.quiet => Lines::None,
+        () if args.itemize_changes => Lines::Itemized,
+        () if args.verbose => Lines::Names,
+        // A plan that tells deletions from updates is what -n is for.
+        () if args.dry_run => Lines::Itemized,
+        () => Lines::None,
+    };
+    let speaks_to_people = !args.json && !args.quiet;
+    Show {
+        lines,
+        items: lines != Lines::None && !args.quiet,
+        summary: args.verbose && speaks_to_people,
+        stats: args.stats && speaks_to_people,
+        progress: match () {
+            () if args.quiet || args.no_progress => ShowProgress::Off,
+            () if args.progress => ShowProgress::On,
+            () => ShowProgress::Auto,
+        },
+        quiet: args.quiet,
+        dry_run: args.dry_run,
+        is_remote: false,
+    }
+}
+
+impl Source {
+    /// What it is called below DEST; `None` where only its contents go there.
+    pub fn name(&self) -> Option<&[u8]> {
+        if self.contents {
+            None
+        } else {
+            self.path.rsplit(|byte| *byte == b'/').next()
+        }
+    }
+}
+
+fn source(path: Vec<u8>) -> Result<Source, PlanError> {
+    if path.starts_with(URL_PREFIX) || remote_parts(&path).is_some() {
+        return Err(wrong(&path, Wrong::RemoteSource));
+    }
+    let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let contents = matches!(last, b"" | b"." | b"..");
+    if !contents {
+        Name::new(last).map_err(|why| wrong(&path, Wrong::SourceName(why)))?;
+    }
+    Ok(Source { path, contents })
+}
+
+const URL_PREFIX: &[u8] = b"sy://";
+
+/// DEST, and whether it was written as a directory.
+fn dest(typed: Vec<u8>, socket: Option<Vec<u8>>) -> Result<(Dest, bool), PlanError> {
+    let (mut dest, is_dir) = read_dest(&typed).map_err(|why| wrong(&typed, why))?;
+    match (&mut dest, socket) {
+        (Dest::Unix { .. }, Some(named)) if named.is_empty() => {
+            return Err(wrong(b"--socket", Wrong::Empty));
+        }
+        (Dest::Unix { .. }, Some(named)) if named.len() > SOCKET_PATH_BYTES_MAX => {
+            return Err(wrong(&named, Wrong::SocketLong));
+        }
+        (Dest::Unix { socket, .. }, Some(named)) => *socket = named,
+        (Dest::Local { .. } | Dest::Tcp { .. }, Some(named)) => {
+            return Err(wrong(&named, Wrong::SocketUnused));
+        }
+        (Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. }, None) => {}
+    }
+    Ok((dest, is_dir))
+}
+
+fn read_dest(typed: &[u8]) -> Result<(Dest, bool), Wrong> {
+    if let Some(url) = typed.strip_prefix(URL_PREFIX) {
+        let slash = url.iter().position(|byte| *byte == b'/');
+        let (authority, rest) = url.split_at(slash.unwrap_or(url.len()));
+        let place = rest.strip_prefix(b"/").unwrap_or_default();
+        if !authority.is_empty() {
+            let (host, port) = host_port(authority)?;
+            return tcp(host, port, place);
+        }
+        let (module, path, is_dir) = module_path(place)?;
+        let socket = SOCKET_DEFAULT.as_bytes().to_vec();
+        let unix = Dest::Unix {
+            socket,
+            module,
+            path,
+        };
+        return Ok((unix, is_dir));
+    }
+    if let Some(remote) = remote_parts(typed) {
+        if remote.after.starts_with(b"//") {
+            return Err(Wrong::Scheme);
+        }
+        let place = remote.after.strip_prefix(b":").ok_or(Wrong::RemoteShell)?;
+        return tcp(host(remote.host)?, PORT_DEFAULT, place);
+    }
+    let last = typed.rsplit(|byte| *byte == b'/').next();
+    let is_dir = matches!(last, Some(b"" | b"." | b".."));
+    let path = typed.to_vec();
+    Ok((Dest::Local { path }, is_dir))
+}
+
+fn tcp(host: String, port: u16, place: &[u8]) -> Result<(Dest, bool), Wrong> {
+    let (module, path, is_dir) = module_path(place)?;
+    let dest = Dest::Tcp {
+        host,
+        port,
+        module,
+        path,
+    };
+    Ok((dest, is_dir))
+}
+
+/// `host:after`, where the colon stands before the first slash or behind an address in brackets.
+struct RemoteParts<'a> {
+    host: &'a [u8],
+    after: &'a [u8],
+}
+
+fn remote_parts(typed: &[u8]) -> Option<RemoteParts<'_>> {
+    let host_start = typed.iter().position(|byte| matches!(byte, b'@' | b'/'));
+    let bracket_start = match host_start {
+        Some(at) if typed[at] == b'@' => at + 1,
+        Some(_) | None => 0,
+    };
+    let bracketed_bytes = match &typed[bracket_start..] {
+        bracketed @ [b'[', ..] => bracketed.windows(2).position(|pair| pair == b"]:"),
+        _ => None,
+    };
+    let colon = match bracketed_bytes {
+        Some(bytes) => bracket_start + bytes + 1,
+        None => {
+            let stop = typed.iter().position(|byte| matches!(byte, b':' | b'/'))?;
+            if typed[stop] == b'/' {
+                return None;
+            }
+            stop
+        }
+    };
+    Some(RemoteParts {
+        host: &typed[..colon],
+        after: &typed[colon + 1..],
+    })
+}
+
+fn host_port(authority: &[u8]) -> Result<(String, u16), Wrong> {
+    let after_bracket = authority
+        .iter()
+        .rposition(|byte| *byte == b']')
+        .unwrap_or(0);
+    let colon = authority[after_bracket..]
+        .iter()
+        .position(|byte| *byte == b':');
+    let Some(colon) = colon.map(|at| after_bracket + at) else {
+        return Ok((host(authority)?, PORT_DEFAULT));
+    };
+    let host = host(&authority[..colon])?;
+    let digits = &authority[colon + 1..];
+    if digits.contains(&b':') {
+        // An IPv6 address without brackets: where the port begins is anybody's guess.
+        return Err(Wrong::Host);
+    }
+    let port = str::from_utf8(digits)
+        .ok()
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
+        .filter(|port| *port != 0)
+        .ok_or(Wrong::Port)?;
+    Ok((host, port))
+}
+
+/// A name or an address, its brackets taken off.
+fn host(bytes: &[u8]) -> Result<String, Wrong> {
+    if bytes.contains(&b'@') {
+        return Err(Wrong::User);
+    }
+    let inner = match bytes {
+        [b'[', inner @ .., b']'] if inner.contains(&b':') => inner,
+        [b'[', ..] => return Err(Wrong::Host),
+        _ if bytes.contains(&b':') => return Err(Wrong::Host),
+        _ => bytes,
+    };
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(byte);
+    match str::from_utf8(inner) {
+        Ok(host) if !host.is_empty() && inner.iter().all(is_plain) => Ok(host.to_owned()),
+        Ok(_) | Err(_) => Err(Wrong::Host),
+    }
+}
+
+type ModulePath = (ModuleName, Vec<Vec<u8>>, bool);
+
+/// `module/path`: the module, the components below it, and whether they must be a directory.
+fn module_path(place: &[u8]) -> Result<ModulePath, Wrong> {
+    let mut parts = place.split(|byte| *byte == b'/');
+    let module = match parts.next() {
+        Some(b"") | None => return Err(Wrong::NoModule),
+        Some(module) => ModuleName::new(module).map_err(Wrong::Module)?,
+    };
+    let mut path = Vec::new();
+    let mut is_dir = true;
+    for part in parts {
+        is_dir = matches!(part, b"" | b".");
+        if part == b".." {
+            return Err(Wrong::DotDot);
+        } else if !is_dir {
+            Name::new(part).map_err(Wrong::DestName)?;
+            path.push(part.to_vec());
+        }
+    }
+    if path.len() > DEST_COMPONENTS_MAX {
+        return Err(Wrong::TooDeep);
+    }
+    Ok((module, path, is_dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::tests::push;
+    use super::*;
+
+    fn plan(args: &[&str]) -> Result<Plan, Wrong> {
+        Plan::new(push(args)).map_err(|error| error.wrong)
+    }
+
+    fn to(dest: &str) -> Result<Plan, Wrong> {
+        plan(&["src", dest])
+    }
+
+    fn module(name: &str) -> ModuleName {
+        ModuleName::new(name.as_bytes()).unwrap()
+    }
+
+    fn path(parts: &[&str]) -> Vec<Vec<u8>> {
+        parts.iter().map(|part| part.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_trailing_slash_or_dots_mean_the_contents_of_a_source() {
+        for (typed, contents, name) in [
+            ("a", false, Some("a")),
+            ("a/b", false, Some("b")),
+            ("/a//b", false, Some("b")),
+            ("a/", true, None),
+            ("a//", true, None),
+            ("a/.", true, None),
+            ("a/..", true, None),
+            (".", true, None),
+            ("..", true, None),
+            ("/", true, None),
+            ("...", false, Some("...")),
+            ("./x:y", false, Some("x:y")),
+            ("/x:y", false, Some("x:y")),
+        ] {
+            let source = source(typed.as_bytes().to_vec()).unwrap();
+            assert_eq!(source.contents, contents, "{typed}");
+            assert_eq!(source.name(), name.map(str::as_bytes), "{typed}");
+            assert_eq!(source.path, typed.as_bytes());
+        }
+        let ours = source(b"d/.sy.x".to_vec()).unwrap_err();
+        assert_eq!(ours.wrong, Wrong::SourceName(NameError::Ours));
+    }
+
+    #[test]
+    fn a_path_without_a_colon_before_its_first_slash_is_local() {
+        for (typed, is_dir) in [
+            ("/x", false),
+            ("x/y", false),
+            ("x/", true),
+            (".", true),
+            ("./a:b", false),
+            ("/a:b", false),
+            ("a/b:c", false),
+            ("a/b::c", false),
+            ("[x]y", false),
+            ("a@b", false),
+            ("sy/", true),
+        ] {
+            let plan = to(typed).unwrap();
+            let path = typed.as_bytes().to_vec();
+            assert_eq!(
+                (plan.dest, plan.dest_is_dir),
+                (Dest::Local { path }, is_dir)
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_is_found_in_a_url_and_in_rsyncs_spelling() {
+        for (typed, host, port, parts, is_dir) in [
+            ("sy://h/m/a/b", "h", 7873, &["a", "b"][..], false),
+            ("sy://h:1/m/a/", "h", 1, &["a"], true),
+            ("sy://h/m", "h", 7873, &[], true),
+            ("sy://h/m//./a/.", "h", 7873, &["a"], true),
+            ("sy://[::1]/m/a", "::1", 7873, &["a"], false),
+            (
+                "sy://[fe80::1%eth0]:65535/m/a",
+                "fe80::1%eth0",
+                65535,
+                &["a"],
+                false,
+            ),
+            ("h::m/a", "h", 7873, &["a"], false),
+            ("127.0.0.1::m/a:b", "127.0.0.1", 7873, &["a:b"], false),
+            ("[::1]::m", "::1", 7873, &[], true),
+        ] {
+            let plan = to(typed).unwrap();
+            let dest = Dest::Tcp {
+                host: host.to_owned(),
+                port,
+                module: module("m"),
+                path: path(parts),
+            };
+            assert_eq!((plan.dest, plan.dest_is_dir), (dest, is_dir), "{typed}");
+            assert!(plan.output.is_remote);
+        }
+    }
+
+    #[test]
+    fn a_url_without_a_host_is_the_unix_socket() {
+        let unix = |socket: &str| Dest::Unix {
+            socket: socket.as_bytes().to_vec(),
+            module: module("m"),
+            path: path(&["p"]),
+        };
+        assert_eq!(to("sy:///m/p").unwrap().dest, unix(SOCKET_DEFAULT));
+        let named = plan(&["--socket=/s", "a", "sy:///m/p"]).unwrap();
+        assert_eq!(named.dest, unix("/s"));
+        assert_eq!(
+            plan(&["--socket=/s", "a", "h::m"]),
+            Err(Wrong::SocketUnused)
+        );
+        assert_eq!(plan(&["--socket=/s", "a", "b"]), Err(Wrong::SocketUnused));
+        let long = format!("--socket=/{}", "x".repeat(SOCKET_PATH_BYTES_MAX));
+        assert_eq!(plan(&[&long, "a", "sy:///m"]), Err(Wrong::SocketLong));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        for (typed, why) in [
+            ("host:path", Wrong::RemoteShell),
+            ("user@host:path", Wrong::RemoteShell),
+            ("user@[::1]:path", Wrong::RemoteShell),
+            ("host:", Wrong::RemoteShell),
+            ("rsync://h/m", Wrong::Scheme),
+            ("u@h::m", Wrong::User),
+            ("sy://u@h/m", Wrong::User),
+            ("::m/p", Wrong::Host),
+            ("sy://:80/m", Wrong::Host),
+            ("sy://::1/m", Wrong::Host),
+            ("sy://fe80::1/m", Wrong::Host),
+            ("sy://[h]/m", Wrong::Host),
+            ("sy://h\u{e9}/m", Wrong::Host),
+            ("sy://h:0/m", Wrong::Port),
+            ("sy://h:/m", Wrong::Port),
+            ("sy://h:+1/m", Wrong::Port),
+            ("sy://h:65536/m", Wrong::Port),
+            ("sy://h", Wrong::NoModule),
+            ("sy://h/", Wrong::NoModule),
+            ("sy:///", Wrong::NoModule),
+            ("h::", Wrong::NoModule),
+            ("sy://h/../m", Wrong::Module(ModuleNameError::Dots)),
+            ("sy://h/m/a/../b", Wrong::DotDot),
+            ("sy://h/m/.sy.a", Wrong::DestName(NameError::Ours)),
+            ("", Wrong::Empty),
+        ] {
+            assert_eq!(to(typed), Err(why), "{typed}");
+        }
+        assert_eq!(plan(&["a"]), Err(Wrong::NoDest));
+        assert_eq!(plan(&["", "a"]), Err(Wrong::Empty));
+        for remote in ["h:a", "h::m", "sy://h/m", "sy:///m", "u@h:"] {
+            assert_eq!(plan(&[remote, "b"]), Err(Wrong::RemoteSource));
+        }
+        let deep = format!("h::m{}", "/x".repeat(DEST_COMPONENTS_MAX + 1));
+        assert_eq!(to(&deep), Err(Wrong::TooDeep));
+    }
+
+    #[test]
+    fn several_sources_or_contents_need_a_directory() {
+        assert!(plan(&["a", "b", "c"]).unwrap().dest_is_dir);
+        assert!(plan(&["a/", "c"]).unwrap().dest_is_dir);
+        assert!(!plan(&["a", "c"]).unwrap().dest_is_dir);
+    }
+
+    #[test]
+    fn the_policy_is_what_was_typed() {
+        let plan = plan(&[
+            "-n",
+            "--delete",
+            "--max-delete=3",
+            "--numeric-ids",
+            "a",
+            "b",
+        ])
+        .unwrap();
+        assert!(plan.policy.dry_run && plan.policy.delete && plan.policy.numeric_ids);
+        assert_eq!(plan.policy.delete_max, Some(3));
+        assert_eq!(plan.sources.len(), 1);
+    }
+
+    #[test]
+    fn a_timeout_of_zero_waits_for_ever() {
+        let seconds = |args: &[&str]| plan(args).unwrap().timeout.map(|wait| wait.as_secs());
+        assert_eq!(seconds(&["a", "b"]), Some(IDLE_SECONDS_MAX));
+        assert_eq!(seconds(&["--timeout=7", "a", "b"]), Some(7));
+        assert_eq!(seconds(&["--timeout=0", "a", "b"]), None);
+    }
+
+    #[test]
+    fn the_most_telling_of_the_output_options_decides() {
+        let show = |args: &[&str]| plan(&[args, &["a", "b"]].concat()).unwrap().output;
+        assert_eq!(show(&[]).lines, Lines::None);
+        assert_eq!(show(&["-v"]).lines, Lines::Names);
+        assert_eq!(show(&["-vi"]).lines, Lines::Itemized);
+        assert_eq!(show(&["-n"]).lines, Lines::Itemized);
+        assert_eq!(show(&["-nv"]).lines, Lines::Names);
+        assert_eq!(show(&["-qviv", "--stats"]).lines, Lines::None);
+        assert!(!show(&["-q", "--stats"]).stats && show(&["--stats"]).stats);
+        let json = show(&["--json", "-v"]);
+        assert!(json.lines == Lines::Json && json.items && !json.summary);
+        let quiet_json = show(&["--json", "-q"]);
+        assert!(quiet_json.lines == Lines::Json && !quiet_json.items);
+        assert_eq!(show(&["--progress", "-q"]).progress, ShowProgress::Off);
+        assert_eq!(show(&["--progress"]).progress, ShowProgress::On);
+    }
+
+    #[test]
+    fn an_error_escapes_what_was_typed() {
+        let error = Plan::new(push(&["a", "h\x1b:x"])).unwrap_err();
+        let said = error.to_string();
+        assert_eq!(said, r"h\x1b:x: remote shells are not part of this version");
+    }
+
+    #[test]
+    fn an_ipv6_place_is_shown_with_its_brackets() {
+        assert_eq!(to("[::1]::m").unwrap().dest.place(), "sy://[::1]:7873");
+        assert_eq!(to("sy:///m").unwrap().dest.place(), SOCKET_DEFAULT);
+    }
+}

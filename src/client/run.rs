@@ -1,0 +1,361 @@
+//! One push: one ring, one session (two, when DEST is local), one report.
+
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::messages::Failure;
+use super::output::Output;
+use super::plan::{Dest, Plan};
+use super::sources;
+use crate::engine::disk::PosixDisk;
+use crate::engine::start::{self, PosixShard};
+use crate::engine::uring::SetupError;
+use crate::limits::CONNECT_SECONDS_MAX;
+use crate::model::id::SessionId;
+use crate::model::report::{Ending, Exit, Listener, Side, Totals};
+use crate::ops::{Disk, Errno};
+use crate::session::source::Sources;
+use crate::session::target::OwnRights;
+use crate::session::{Session, SessionError, Source, Target};
+use crate::wire::WireError;
+use crate::wire::hello::Hello;
+
+/// Runs `plan` and says how it went; the exit code of the program.
+pub fn push(plan: &Plan) -> Exit {
+    let mut output = Output::new(plan.output);
+    let place = plan.dest.place();
+    match Push::start(plan, &mut output) {
+        Ok(Some(push)) => push.run(plan, &mut output, &place),
+        Ok(None) => Exit::Partial,
+        Err(failure) => {
+            let exit = output.failure(&place, &failure);
+            let ending = Ending {
+                exit,
+                why: None,
+                totals: Totals::default(),
+                durability: None,
+            };
+            output.finish(
+                &ending,
+                Duration::ZERO,
+                None,
+                start::peak_rss_bytes(),
+                ENGINE,
+            )
+        }
+    }
+}
+
+const ENGINE: &str = "uring";
+
+struct Push {
+    shard: PosixShard,
+    source: crate::engine::shard::PortKey,
+    sessions_count: usize,
+    signal: Arc<AtomicUsize>,
+    started: crate::model::time::Moment,
+}
+
+impl Push {
+    /// `None` when no source can be used; each was named.
+    fn start(plan: &Plan, output: &mut Output) -> Result<Option<Self>, Failure> {
+        start::prepare_process();
+        let disk = PosixDisk;
+        let mut sources = sources::open(&disk, &plan.sources);
+        if sources.origins.is_empty() {
+            for trouble in std::mem::take(&mut sources.troubles) {
+                output.tell(crate::model::report::Tell::Trouble(trouble));
+            }
+            return Ok(None);
+        }
+        let (module, dest) = destination(plan)?;
+        sources.dest_name = dest.last().map(|name| name.as_slice().into());
+        let hello = hello(plan, &disk, module, dest, &sources);
+        let mut shard = start::shard(start::POOL_THREADS_CLIENT).map_err(engine_failure)?;
+        let started = shard.now();
+        let signal = watch_signals();
+        let wants_items = output.wants_items();
+        let source = Source::new(hello, plan.policy.allow_empty_source, wants_items, sources);
+        let source = Session::Source(Box::new(source));
+        let (source, sessions_count) = match connect(&plan.dest, plan.timeout)? {
+            Some(fd) => {
+                let stream = shard.ring_mut().add_stream(fd);
+                (shard.open(source, stream, plan.timeout), 1)
+            }
+            None => {
+                let rights = OwnRights {
+                    is_root: disk.identity().is_root,
+                };
+                let target = Session::Target(Box::new(Target::new(Arc::new(rights), false)));
+                (shard.open_pair(source, target).0, 2)
+            }
+        };
+        Ok(Some(Self {
+            shard,
+            source,
+            sessions_count,
+            signal,
+            started,
+        }))
+    }
+
+    fn run(mut self, plan: &Plan, output: &mut Output, place: &str) -> Exit {
+        let mut source = None;
+        while self.sessions_count > 0 {
+            if let Err(errno) = self.shard.turn(None) {
+                return output.failure(place, &Failure::Engine { errno });
+            }
+            if let Some(signal) = signal_name(self.signal.swap(0, Ordering::Relaxed)) {
+                self.shard
+                    .break_off(self.source, SessionError::Signal(signal));
+            }
+            if source.is_none() {
+                tell(self.shard.session(self.source), output);
+            }
+            while let Some((key, mut session, _)) = self.shard.next_finished() {
+                self.sessions_count -= 1;
+                if key == self.source {
+                    tell(&mut session, output);
+                    source = Some(session);
+                }
+            }
+        }
+        let elapsed = self.shard.now().since(self.started);
+        let Some(Session::Source(source)) = source else {
+            unreachable!("the source is one of the sessions")
+        };
+        let first_payload = source
+            .first_payload()
+            .map(|moment| moment.since(self.started));
+        let ending = ending(&source, plan, output, place);
+        output.finish(
+            &ending,
+            elapsed,
+            first_payload,
+            start::peak_rss_bytes(),
+            ENGINE,
+        )
+    }
+}
+
+/// Passes on what a session has to say.
+fn tell(session: &mut Session<PosixDisk>, output: &mut Output) {
+    while let Some(tell) = session.next_tell() {
+        output.tell(tell);
+    }
+    if let Session::Source(source) = session {
+        output.progress(&source.totals(), source.is_scanned());
+    }
+}
+
+fn ending(source: &Source<PosixDisk>, plan: &Plan, output: &mut Output, place: &str) -> Ending {
+    let totals = source.totals();
+    match source.outcome() {
+        Ok((exit, durability)) => {
+            let why = source
+                .report_text()
+                .map(|text| String::from_utf8_lossy(text).into_owned());
+            Ending {
+                exit,
+                why,
+                totals,
+                durability,
+            }
+        }
+        Err(error) => {
+            let exit = output.failure(place, &failure(error, plan));
+            Ending {
+                exit,
+                why: None,
+                totals,
+                durability: None,
+            }
+        }
+    }
+}
+
+fn failure(error: &SessionError, plan: &Plan) -> Failure {
+    let first_source = || {
+        plan.sources
+            .first()
+            .map(|source| source.path.clone())
+            .unwrap_or_default()
+    };
+    match error {
+        SessionError::Wire(WireError::NotSy(first)) => Failure::NotSy {
+            first: first.to_vec(),
+        },
+        SessionError::Wire(WireError::Version { ours, theirs }) => Failure::Version {
+            ours: *ours,
+            theirs: *theirs,
+        },
+        SessionError::Wire(error) => Failure::Protocol {
+            text: error.to_string(),
+        },
+        SessionError::Refused(refused) => Failure::Refused {
+            refusal: refused.refusal,
+            text: refused.text.clone(),
+        },
+        SessionError::Lost(errno) => Failure::Lost { errno: *errno },
+        SessionError::Silent(seconds) => Failure::Silent { seconds: *seconds },
+        SessionError::Disk { errno, .. } => Failure::Disk {
+            side: Side::Target,
+            errno: *errno,
+        },
+        SessionError::EmptySource => Failure::EmptySource {
+            path: first_source(),
+        },
+        SessionError::OntoItself => Failure::OntoItself {
+            path: first_source(),
+        },
+        SessionError::Signal(name) => Failure::Signal { name },
+        SessionError::ShuttingDown | SessionError::Internal => Failure::Protocol {
+            text: error.to_string(),
+        },
+    }
+}
+
+fn engine_failure(error: SetupError) -> Failure {
+    let errno = match error {
+        SetupError::Refused => Errno::PERM,
+        SetupError::Missing | SetupError::TooOld => Errno::NOSYS,
+        SetupError::Memlock => Errno::NOMEM,
+        SetupError::Other(errno) => errno,
+    };
+    Failure::Engine { errno }
+}
+
+fn hello(
+    plan: &Plan,
+    disk: &PosixDisk,
+    module: Vec<u8>,
+    dest: Vec<Vec<u8>>,
+    sources: &Sources<PosixDisk>,
+) -> Hello {
+    Hello {
+        session: SessionId(start::random_u64()),
+        policy: plan.policy,
+        boot_id: disk.boot_id(),
+        module,
+        dest,
+        dest_is_dir: plan.dest_is_dir,
+        single_file: sources.single_file.is_some(),
+    }
+}
+
+/// Module and path below it; a local DEST is an absolute path without a module.
+fn destination(plan: &Plan) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
+    match &plan.dest {
+        Dest::Tcp { module, path, .. } | Dest::Unix { module, path, .. } => {
+            Ok((module.bytes().to_vec(), path.clone()))
+        }
+        Dest::Local { path } => Ok((
+            Vec::new(),
+            absolute(path).map_err(|error| Failure::Source {
+                path: path.clone(),
+                errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            })?,
+        )),
+    }
+}
+
+/// The components of `path` from the root, with the links of all but the last resolved, so that
+/// `..` means what the shell's user sees.
+fn absolute(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let resolved = match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => {
+            let above = if above.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                above
+            };
+            std::fs::canonicalize(above).map(|above| above.join(name))
+        }
+        _ => std::fs::canonicalize(path),
+    };
+    // A directory above that is missing is named by the target, which looks for it next.
+    let resolved = match resolved {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path)?,
+        resolved => resolved?,
+    };
+    let components = resolved
+        .components()
+        .filter_map(|component| match component {
+            std::path::Component::Normal(name) => Some(name.as_bytes().to_vec()),
+            std::path::Component::Prefix(_)
+            | std::path::Component::RootDir
+            | std::path::Component::CurDir
+            | std::path::Component::ParentDir => None,
+        });
+    Ok(components.collect())
+}
+
+/// A connected stream; `None` for a DEST in this process.
+fn connect(dest: &Dest, timeout: Option<Duration>) -> Result<Option<OwnedFd>, Failure> {
+    let failed = |error: &io::Error| match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::ConnectTimeout {
+            seconds: CONNECT_SECONDS_MAX,
+        },
+        _ => Failure::Connect {
+            errno: Errno::from_io_error(error).unwrap_or(Errno::IO),
+        },
+    };
+    match dest {
+        Dest::Local { .. } => Ok(None),
+        Dest::Unix { socket, .. } => {
+            let path = Path::new(std::ffi::OsStr::from_bytes(socket));
+            let stream = UnixStream::connect(path).map_err(|error| failed(&error))?;
+            Ok(Some(stream.into()))
+        }
+        Dest::Tcp { host, port, .. } => {
+            let addresses = (host.as_str(), *port).to_socket_addrs();
+            let addresses = addresses.map_err(|error| Failure::NameLookup {
+                why: error.to_string(),
+            })?;
+            let patience =
+                Duration::from_secs(CONNECT_SECONDS_MAX).min(timeout.unwrap_or(Duration::MAX));
+            let mut last = Failure::NameLookup {
+                why: "it has no address".to_owned(),
+            };
+            for address in addresses {
+                match TcpStream::connect_timeout(&address, patience) {
+                    Ok(stream) => {
+                        start::tune_tcp(&stream);
+                        return Ok(Some(stream.into()));
+                    }
+                    Err(error) => last = failed(&error),
+                }
+            }
+            Err(last)
+        }
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP are only noted; the loop ends the session.
+fn watch_signals() -> Arc<AtomicUsize> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let signal = Arc::new(AtomicUsize::new(0));
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+        let value = usize::try_from(number).expect("signal numbers are positive");
+        // Where it can't be caught it ends the program as it would have.
+        let _ = signal_hook::flag::register_usize(number, Arc::clone(&signal), value);
+    }
+    signal
+}
+
+fn signal_name(number: usize) -> Option<&'static str> {
+    match number {
+        1 => Some("SIGHUP"),
+        2 => Some("SIGINT"),
+        15 => Some("SIGTERM"),
+        _ => None,
+    }
+}

@@ -1,0 +1,24 @@
+//! The engine: the only floor that meets the kernel. It implements what the floors above ask for
+//! in the words of `ops`, and knows nothing of frames, sessions or trees.
+//!
+//! - `disk`: the file-system calls that job bodies make, for real;
+//! - `arena`: the memory of the blocks; `uring` and it are the only files with `unsafe`;
+//! - `pool`: threads for work that may block, and `bell`, by which a thread wakes a ring;
+//! - `lanes`: on which way a file read or write goes: ring, inline or pool;
+//! - `uring`: the ring, the product's implementation of the seam;
+//! - `driver`: finishes short and interrupted operations, above any implementation of the seam;
+//! - `probe`: what this host offers the engine, for `doctor`.
+
+pub mod arena;
+pub mod bell;
+pub mod disk;
+pub mod driver;
+pub mod lanes;
+pub mod pool;
+pub mod probe;
+pub mod shard;
+pub mod start;
+#[cfg(test)]
+mod testing;
+pub mod uring;
+mod user_data;

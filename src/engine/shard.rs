@@ -1,0 +1,317 @@
+//! A shard: one thread, one ring, its sessions. `turn` is one pass of its loop: sleep at most
+//! once, hear everything, then do bounded work for each session in turn.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::driver::Driver;
+use crate::job::Work;
+use crate::limits::{ACTIONS_PER_TURN_MAX, HANDSHAKE_SECONDS_MAX, HEARTBEAT_SECONDS};
+use crate::model::time::Moment;
+use crate::ops::op::{Completion, Ring, StreamId};
+use crate::ops::{BlockPool, Buf, Disk, Errno};
+use crate::session::port::{Link, Port, Token, Wish};
+use crate::session::{Env, Session, SessionError};
+
+/// A session of a shard; used again after the session has gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PortKey(usize);
+
+struct Seat<D: Disk> {
+    port: Port<D>,
+    opened: Moment,
+    /// Seconds of the peer's silence after which the session gives up; `None`: never.
+    patience: Option<Duration>,
+    is_runnable: bool,
+    is_shut: bool,
+    /// The other end of a pair, and the frame it is to take.
+    peer: Option<PortKey>,
+    hand: Option<Buf>,
+}
+
+/// How often deadlines are looked at.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+
+pub struct Shard<D: Disk, R: Ring<D, Work<D>>> {
+    driver: Driver<D, Work<D>, R>,
+    blocks: BlockPool,
+    seats: Slab<Seat<D>>,
+    /// For each op in flight, whose it is and what it is about; the key is its tag.
+    tokens: Slab<(PortKey, Token)>,
+    runnable: VecDeque<PortKey>,
+    /// Sessions that may have been refused a block.
+    hungry: Vec<PortKey>,
+    finished: VecDeque<PortKey>,
+    next_check: Moment,
+}
+
+impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
+    pub fn new(ring: R, blocks: BlockPool) -> Self {
+        Self {
+            driver: Driver::new(ring),
+            blocks,
+            seats: Slab::new(),
+            tokens: Slab::new(),
+            runnable: VecDeque::new(),
+            hungry: Vec::new(),
+            finished: VecDeque::new(),
+            next_check: Moment::default(),
+        }
+    }
+
+    pub fn ring_mut(&mut self) -> &mut R {
+        self.driver.ring_mut()
+    }
+
+    pub fn now(&self) -> Moment {
+        self.driver.now()
+    }
+
+    pub fn sessions_count(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Takes in a session that talks through `stream`.
+    pub fn open(
+        &mut self,
+        session: Session<D>,
+        stream: StreamId,
+        patience: Option<Duration>,
+    ) -> PortKey {
+        self.seat(session, Link::Stream(stream), patience)
+    }
+
+    /// Takes in both ends of a session; frames go from one to the other without a copy.
+    pub fn open_pair(&mut self, one: Session<D>, other: Session<D>) -> (PortKey, PortKey) {
+        let one = self.seat(one, Link::Pair, None);
+        let other = self.seat(other, Link::Pair, None);
+        self.seats[one.0].peer = Some(other);
+        self.seats[other.0].peer = Some(one);
+        (one, other)
+    }
+
+    fn seat(&mut self, session: Session<D>, link: Link, patience: Option<Duration>) -> PortKey {
+        let now = self.now();
+        let port = Port::new(session, link, now);
+        let seat = Seat {
+            port,
+            opened: now,
+            patience,
+            is_runnable: false,
+            is_shut: false,
+            peer: None,
+            hand: None,
+        };
+        let key = PortKey(self.seats.insert(seat));
+        self.wake(key);
+        key
+    }
+
+    pub fn session(&mut self, key: PortKey) -> &mut Session<D> {
+        &mut self.seats[key.0].port.session
+    }
+
+    /// Ends a session for a reason of this side.
+    pub fn break_off(&mut self, key: PortKey, error: SessionError) {
+        if let Some(seat) = self.seats.get_mut(key.0) {
+            seat.port.stop(error);
+            self.wake(key);
+        }
+    }
+
+    /// All sessions.
+    pub fn keys(&self) -> Vec<PortKey> {
+        self.seats.iter().map(|(key, _)| PortKey(key)).collect()
+    }
+
+    /// A session that is over, taken out, and when it was opened.
+    pub fn next_finished(&mut self) -> Option<(PortKey, Session<D>, Moment)> {
+        let key = self.finished.pop_front()?;
+        let seat = self.seats.remove(key.0);
+        if let Link::Stream(stream) = seat.port.link() {
+            self.driver.release(stream);
+        }
+        Some((key, seat.port.session, seat.opened))
+    }
+
+    /// One pass of the loop; sleeps until `until` at most.
+    pub fn turn(&mut self, until: Option<Moment>) -> Result<(), Errno> {
+        let now = self.now();
+        let check = (!self.seats.is_empty()).then_some(self.next_check);
+        let deadline = if self.runnable.is_empty() {
+            [until, check].into_iter().flatten().min()
+        } else {
+            Some(now)
+        };
+        let free_before = self.blocks.free_count();
+        self.driver.submit_and_wait(deadline)?;
+        let now = self.now();
+        while let Some(completion) = self.driver.reap() {
+            self.hear(completion, now);
+        }
+        if self.blocks.free_count() > free_before {
+            self.feed();
+        }
+        if now >= self.next_check {
+            self.next_check = now.plus(CHECK_EVERY);
+            self.check_patience(now);
+        }
+        for _ in 0..ACTIONS_PER_TURN_MAX {
+            let Some(key) = self.runnable.pop_front() else {
+                break;
+            };
+            self.run(key, now);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, completion: Completion<D, Work<D>>, now: Moment) {
+        let tag = usize::try_from(completion.tag).expect("a tag of ours");
+        let (key, token) = self.tokens.remove(tag);
+        self.seats[key.0].port.hear(completion, token, now);
+        self.wake(key);
+    }
+
+    fn feed(&mut self) {
+        for key in std::mem::take(&mut self.hungry) {
+            self.wake(key);
+        }
+    }
+
+    fn wake(&mut self, key: PortKey) {
+        if let Some(seat) = self.seats.get_mut(key.0)
+            && !std::mem::replace(&mut seat.is_runnable, true)
+        {
+            self.runnable.push_back(key);
+        }
+    }
+
+    /// Lets a session ask for one thing; if it did, it goes to the back of the line.
+    fn run(&mut self, key: PortKey, now: Moment) {
+        let Some(seat) = self.seats.get_mut(key.0) else {
+            return;
+        };
+        seat.is_runnable = false;
+        self.pass_hands(key);
+        let seat = &mut self.seats[key.0];
+        let env = Env {
+            now,
+            blocks: &self.blocks,
+        };
+        match seat.port.poll(&env) {
+            Some(wish) => {
+                self.grant(key, wish);
+                self.wake(key);
+            }
+            None if seat.port.is_finished() => {
+                if !std::mem::replace(&mut seat.is_shut, true) || !self.finished.contains(&key) {
+                    self.finish(key);
+                }
+            }
+            None => {
+                if self.blocks.free_count() <= HUNGRY_BELOW_BLOCKS && !self.hungry.contains(&key) {
+                    self.hungry.push(key);
+                }
+            }
+        }
+        if self.blocks.free_count() > HUNGRY_BELOW_BLOCKS && !self.hungry.is_empty() {
+            self.feed();
+        }
+    }
+
+    fn finish(&mut self, key: PortKey) {
+        if self.finished.contains(&key) {
+            return;
+        }
+        if let Some(peer) = self.seats[key.0].peer
+            && let Some(other) = self.seats.get_mut(peer.0)
+        {
+            other.port.broken(SessionError::Lost(None));
+            self.wake(peer);
+        }
+        self.finished.push_back(key);
+    }
+
+    fn grant(&mut self, key: PortKey, wish: Wish<D>) {
+        match wish {
+            Wish::Op(op, token) => {
+                let tag = self.tokens.insert((key, token));
+                self.driver.push(tag as u64, op);
+            }
+            Wish::Hand(buf) => {
+                self.seats[key.0].hand = Some(buf);
+                self.pass_hands(key);
+            }
+            Wish::Shut => {
+                if let Link::Stream(stream) = self.seats[key.0].port.link() {
+                    self.driver.shut(stream);
+                }
+            }
+        }
+    }
+
+    /// Gives the other end of a pair the frames that are meant for it, both ways.
+    fn pass_hands(&mut self, key: PortKey) {
+        let Some(peer) = self.seats[key.0].peer else {
+            return;
+        };
+        for (from, to) in [(key, peer), (peer, key)] {
+            let wants = self
+                .seats
+                .get(to.0)
+                .is_none_or(|seat| seat.port.wants_hand());
+            if !wants {
+                continue;
+            }
+            let Some(buf) = self.seats.get_mut(from.0).and_then(|seat| seat.hand.take()) else {
+                continue;
+            };
+            if let Some(seat) = self.seats.get_mut(to.0) {
+                seat.port.take_hand(buf);
+            }
+            self.seats[from.0].port.handed();
+            self.wake(from);
+            self.wake(to);
+        }
+    }
+
+    fn check_patience(&mut self, now: Moment) {
+        for key in self.keys() {
+            let seat = &mut self.seats[key.0];
+            if seat.port.is_ending() {
+                continue;
+            }
+            let handshake = Duration::from_secs(HANDSHAKE_SECONDS_MAX);
+            let is_late = matches!(seat.port.session, Session::Target(_))
+                && seat.port.link() != Link::Pair
+                && !seat.port.session.is_greeted()
+                && now.since(seat.opened) > handshake;
+            let silence = seat.patience.filter(|patience| {
+                seat.port.session.awaits_peer() && now.since(seat.port.last_received) > *patience
+            });
+            if is_late {
+                seat.port.stop(SessionError::Silent(HANDSHAKE_SECONDS_MAX));
+            } else if let Some(patience) = silence {
+                seat.port.stop(SessionError::Silent(patience.as_secs()));
+            } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience) {
+                if let Some(wish) = seat.port.heartbeat(&self.blocks) {
+                    self.grant(key, wish);
+                }
+                continue;
+            } else {
+                continue;
+            }
+            self.wake(key);
+        }
+    }
+}
+
+/// A session that found no more free blocks than this may want one.
+const HUNGRY_BELOW_BLOCKS: usize = 2;
+
+fn heartbeat_every(patience: Option<Duration>) -> Duration {
+    let usual = Duration::from_secs(HEARTBEAT_SECONDS);
+    patience.map_or(usual, |patience| usual.min(patience / 4))
+}

@@ -1,0 +1,79 @@
+//! What a program does once before its first session: the process's own settings, the arena, the
+//! pool and the ring.
+
+use std::io;
+use std::time::Duration;
+
+use super::arena;
+use super::disk::PosixDisk;
+use super::lanes::LaneTable;
+use super::pool::Pool;
+use super::shard::Shard;
+use super::uring::{SetupError, Uring};
+use crate::job::Work;
+use crate::limits::{ARENA_BYTES, IDLE_SECONDS_MAX};
+use crate::ops::Errno;
+
+pub type PosixShard = Shard<PosixDisk, Uring<PosixDisk, Work<PosixDisk>>>;
+
+/// Threads of a client's pool: one reads a PACK while the other lists.
+pub const POOL_THREADS_CLIENT: usize = 2;
+
+/// Modes are exact, so there is no umask; a tree may need many descriptors.
+pub fn prepare_process() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, the soft limit is what there is.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+}
+
+/// A shard of its own: arena, ring and pool. For the thread that calls.
+pub fn shard(pool_threads: usize) -> Result<PosixShard, SetupError> {
+    let pool = Pool::start(&PosixDisk, pool_threads, Some(is_slow)).map_err(setup_error)?;
+    let (blocks, region) = arena::map(ARENA_BYTES).map_err(SetupError::Other)?;
+    let ring = Uring::new(PosixDisk, pool, Some(region), LaneTable::default())?;
+    Ok(Shard::new(ring, blocks))
+}
+
+fn setup_error(error: io::Error) -> SetupError {
+    SetupError::Other(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// Jobs that may take seconds, so that none waits behind them: those that sync a file system.
+fn is_slow(work: &Work<PosixDisk>) -> bool {
+    matches!(work, Work::Finish(_) | Work::Retire(_))
+}
+
+/// A connection that notices a dead peer, and does not wait to fill packets.
+pub fn tune_tcp(stream: &impl std::os::fd::AsFd) {
+    let socket = socket2::SockRef::from(stream);
+    let alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    // Each is a help, none is needed.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&alive);
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(IDLE_SECONDS_MAX)));
+}
+
+/// Peak resident memory of this process.
+pub fn peak_rss_bytes() -> u64 {
+    use crate::ops::Disk;
+    PosixDisk.peak_rss_bytes()
+}
+
+/// Random bits from the kernel.
+pub fn random_u64() -> u64 {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(8), "getrandom gives up to 256 bytes whole");
+    u64::from_ne_bytes(bytes)
+}

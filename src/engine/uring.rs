@@ -1,0 +1,1247 @@
+//! `Uring`, the seam over io_uring: it turns ops into submission queue entries and completions
+//! back into ops, and does nothing clever. Short and interrupted ones are `driver`'s.
+//!
+//! **Who owns what.** An op that the kernel has lives in `ops`, with its buffer and its file, from
+//! `push` until its completion is copied out; nothing touches the buffer in between. `user_data`
+//! names the slot and its generation, so a completion can't be taken for a later op's. Heads of
+//! frames are received into `heads`, one place per slot, whose addresses never change. When a
+//! ring is dropped it first gets everything back; what the kernel won't give back is leaked.
+//!
+//! **One thread.** The kernel binds the ring to the thread that makes it (SINGLE_ISSUER), so a
+//! `Uring` is not `Send`. Other threads reach it by a `Waker` or by the pool's inbox.
+#![expect(
+    unsafe_code,
+    reason = "hands addresses to the kernel and enters it without a wait"
+)]
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use rustix::fs::OFlags;
+use rustix::net::Shutdown;
+use rustix::time::ClockId;
+use slab::Slab;
+
+use super::arena::Region;
+use super::bell::{Bell, Waker};
+use super::lanes::{Lane, LaneTable, Lanes};
+use super::pool::{Inbox, Pool, run_file_op};
+use super::user_data::{About, Slot};
+use crate::limits::{
+    FRAME_HEAD_BYTES, RING_COMPLETIONS, RING_COMPLETIONS_SMALL, RING_OPS_MAX, RING_REAP_FULL,
+    RING_SUBMISSIONS, RING_SUBMIT_EARLY,
+};
+use crate::model::time::Moment;
+use crate::ops::op::{Completion, Job, Op, Ring, StreamId};
+use crate::ops::{Disk, Errno};
+
+/// Sends wait for room rather than end short, receives for the whole range, and a peer that went
+/// away is EPIPE, not a signal.
+const STREAM_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+/// The offset that means "the descriptor's own position": pipes have no other.
+const NO_OFFSET: u64 = u64::MAX;
+/// The arena is the only registered buffer.
+const ARENA_INDEX: u16 = 0;
+
+/// Memory of an ended process of the same user is given back late, and counts until then.
+const MEMLOCK_TRIES: u32 = 3;
+const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
+/// How long a dropped ring waits for what it cancelled.
+const DROP_WAIT: Duration = Duration::from_secs(2);
+
+/// Why there is no ring. What to do about it is said by `probe`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled")]
+    Refused,
+    #[error("this kernel has no io_uring (ENOSYS), or a seccomp profile hides it")]
+    Missing,
+    #[error("this kernel's io_uring is older than 6.1 (EINVAL)")]
+    TooOld,
+    #[error("no memory for the ring (ENOMEM): RLIMIT_MEMLOCK is too low")]
+    Memlock,
+    #[error("io_uring can't be set up: {0}")]
+    Other(Errno),
+}
+
+impl From<io::Error> for SetupError {
+    fn from(error: io::Error) -> Self {
+        match errno_of(&error) {
+            Errno::PERM | Errno::ACCESS => Self::Refused,
+            Errno::NOSYS => Self::Missing,
+            Errno::INVAL => Self::TooOld,
+            Errno::NOMEM => Self::Memlock,
+            errno => Self::Other(errno),
+        }
+    }
+}
+
+/// Which set of flags the kernel took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tier {
+    /// Linux 6.6 and later: NO_SQARRAY too.
+    NoSqArray,
+    /// Linux 6.1 and later: DEFER_TASKRUN.
+    DeferTaskrun,
+}
+
+/// What became of the arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Registration {
+    /// File operations use READ_FIXED and WRITE_FIXED.
+    Registered,
+    /// The kernel said no (ENOMEM: RLIMIT_MEMLOCK); plain READ and WRITE cost a few ns more.
+    Refused(Errno),
+    NotAsked,
+}
+
+/// How the ring was set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    pub tier: Tier,
+    pub arena: Registration,
+    /// Entries of the completion queue; fewer than asked for where RLIMIT_MEMLOCK is very low.
+    pub completions: u32,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Calls of io_uring_enter.
+    pub enters: u64,
+    /// Entries submitted.
+    pub sqes: u64,
+    /// Times another thread had to write to get this one out of its sleep.
+    pub wakes: u64,
+    /// File ops as plain calls in the loop.
+    pub inline_ops: u64,
+    /// Ops handed to the pool, jobs among them.
+    pub pool_ops: u64,
+    /// Completions for an op that is not there any more; each is a bug.
+    pub stale_completions: u64,
+}
+
+type Head = [u8; FRAME_HEAD_BYTES];
+
+pub struct Uring<D: Disk, J: Job<D>> {
+    ring: IoUring,
+    setup: Setup,
+    /// The arena, where it is registered.
+    registered: Option<Region>,
+    disk: D,
+    pool: Pool<D, J>,
+    inbox: Arc<Inbox<D, J>>,
+    bell: Arc<Bell>,
+    lanes: Lanes<D::Fd>,
+    streams: Slab<Stream>,
+
+    /// What the kernel has.
+    ops: Slab<InFlight<D, J>>,
+    /// The generation of the present or next user of each slot of `ops`.
+    generations: Vec<u32>,
+    /// Where RecvHead of the same slot receives. Cells, because the kernel writes while we hold
+    /// a reference to the slice.
+    heads: Box<[UnsafeCell<Head>]>,
+    /// Where the read of the bell's eventfd goes.
+    bell_word: Box<UnsafeCell<[u8; 8]>>,
+    is_bell_armed: bool,
+
+    /// Pushed, not yet with the kernel, for want of room.
+    backlog: VecDeque<(u64, Op<D, J>)>,
+    /// `user_data` of ops to cancel. Not descriptors: those could be another's by then.
+    cancels_to_submit: VecDeque<u64>,
+    /// Entries in the submission queue.
+    unsubmitted_count: usize,
+    ready: VecDeque<Completion<D, J>>,
+    stats: Stats,
+    /// Not `Send`.
+    thread: PhantomData<*mut ()>,
+}
+
+struct InFlight<D: Disk, J> {
+    tag: u64,
+    op: Op<D, J>,
+}
+
+/// Both directions of one byte stream.
+struct Stream {
+    input: End,
+    /// Where it is not the input's descriptor: a pair of pipes.
+    output: Option<End>,
+    /// Pushed and not yet among the ready.
+    in_flight_count: u32,
+    is_shut: bool,
+    is_released: bool,
+}
+
+struct End {
+    fd: OwnedFd,
+    is_socket: bool,
+}
+
+impl End {
+    fn new(fd: OwnedFd) -> Self {
+        let is_socket = rustix::fs::fstat(&fd).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
+        });
+        // Of a non-blocking descriptor the ring gives EAGAIN back at once instead of waiting
+        // for it to become ready.
+        if let Ok(flags) = rustix::fs::fcntl_getfl(&fd)
+            && flags.contains(OFlags::NONBLOCK)
+        {
+            // Where this fails, so will the operations, with an errno that says more.
+            let _ = rustix::fs::fcntl_setfl(&fd, flags.difference(OFlags::NONBLOCK));
+        }
+        Self { fd, is_socket }
+    }
+}
+
+impl Stream {
+    fn output(&self) -> &End {
+        self.output.as_ref().unwrap_or(&self.input)
+    }
+}
+
+impl<D, J> Uring<D, J>
+where
+    D: Disk<Fd: AsFd + AsRawFd>,
+    J: Job<D>,
+{
+    /// Sets a ring up for the calling thread and tries to register `arena`, where there is one.
+    pub fn new(
+        disk: D,
+        pool: Pool<D, J>,
+        arena: Option<Region>,
+        lanes: LaneTable,
+    ) -> Result<Self, SetupError> {
+        let (ring, setup) = set_up(arena)?;
+        let bell = Arc::new(Bell::new().map_err(SetupError::Other)?);
+        Ok(Self {
+            ring,
+            setup,
+            registered: arena.filter(|_| setup.arena == Registration::Registered),
+            disk,
+            pool,
+            inbox: Arc::new(Inbox::new(Arc::clone(&bell))),
+            bell,
+            lanes: Lanes::new(lanes),
+            streams: Slab::new(),
+            ops: Slab::with_capacity(RING_OPS_MAX),
+            generations: vec![0; RING_OPS_MAX],
+            heads: (0..RING_OPS_MAX)
+                .map(|_| UnsafeCell::new([0; FRAME_HEAD_BYTES]))
+                .collect(),
+            bell_word: Box::new(UnsafeCell::new([0; 8])),
+            is_bell_armed: false,
+            backlog: VecDeque::new(),
+            cancels_to_submit: VecDeque::new(),
+            unsubmitted_count: 0,
+            ready: VecDeque::new(),
+            stats: Stats::default(),
+            thread: PhantomData,
+        })
+    }
+
+    pub fn setup(&self) -> Setup {
+        self.setup
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            wakes: self.bell.writes_count(),
+            ..self.stats
+        }
+    }
+
+    /// Wakes this ring's thread from any other.
+    pub fn waker(&self) -> Waker {
+        Waker {
+            bell: Arc::clone(&self.bell),
+        }
+    }
+
+    /// Takes over a connected stream socket, or one descriptor that is read and written.
+    ///
+    /// A non-blocking descriptor is made blocking, which reaches everyone who shares its open
+    /// file description.
+    pub fn add_stream(&mut self, fd: OwnedFd) -> StreamId {
+        self.add(End::new(fd), None)
+    }
+
+    /// Takes over a stream of two descriptors: an inherited stdin and stdout.
+    pub fn add_stream_pair(&mut self, input: OwnedFd, output: OwnedFd) -> StreamId {
+        self.add(End::new(input), Some(End::new(output)))
+    }
+
+    fn add(&mut self, input: End, output: Option<End>) -> StreamId {
+        let key = self.streams.insert(Stream {
+            input,
+            output,
+            in_flight_count: 0,
+            is_shut: false,
+            is_released: false,
+        });
+        StreamId(u32::try_from(key).expect("descriptors are fewer than 2^31"))
+    }
+
+    fn run_here(&mut self, tag: u64, mut op: Op<D, J>) {
+        self.stats.inline_ops += 1;
+        let result = run_file_op(&self.disk, &mut op);
+        self.ready.push_back(Completion { tag, op, result });
+    }
+
+    fn offload(&mut self, tag: u64, op: Op<D, J>) {
+        self.stats.pool_ops += 1;
+        self.pool.push(tag, op, &self.inbox);
+    }
+
+    /// Puts an op into the kernel's queue; gives it back where there is no room.
+    fn issue(&mut self, tag: u64, op: Op<D, J>) -> Result<(), Op<D, J>> {
+        if self.ops.len() >= RING_OPS_MAX || !self.has_room() {
+            return Err(op);
+        }
+        let key = self.ops.insert(InFlight { tag, op });
+        match self.entry_of(key) {
+            Ok(entry) => self.submit_entry(&entry),
+            Err(errno) => self.end(key, Err(errno)),
+        }
+        Ok(())
+    }
+
+    /// The entry for the op in slot `key`. Its addresses stay good until the slot is emptied.
+    fn entry_of(&mut self, key: usize) -> Result<squeue::Entry, Errno> {
+        let slot = slot_of(key, &self.generations);
+        let entry = match &mut self.ops[key].op {
+            Op::RecvHead { stream, got, .. } => {
+                let end = &usable(&self.streams, *stream)?.input;
+                let at = *got;
+                let room = FRAME_HEAD_BYTES - at;
+                // In bounds, or the line above would have panicked.
+                let start = self.heads[key].get().cast::<u8>().wrapping_add(at);
+                recv_entry(end, start, entry_bytes(room))
+            }
+            Op::Recv { stream, buf, range } => {
+                let end = &usable(&self.streams, *stream)?.input;
+                let into = &mut buf[range.clone()];
+                recv_entry(end, into.as_mut_ptr(), entry_bytes(into.len()))
+            }
+            Op::Send { stream, buf, range } => {
+                let end = usable(&self.streams, *stream)?.output();
+                let from = &buf[range.clone()];
+                let fd = Fd(end.fd.as_raw_fd());
+                let bytes = entry_bytes(from.len());
+                if end.is_socket {
+                    opcode::Send::new(fd, from.as_ptr(), bytes)
+                        .flags(STREAM_FLAGS)
+                        .build()
+                } else {
+                    opcode::Write::new(fd, from.as_ptr(), bytes)
+                        .offset(NO_OFFSET)
+                        .build()
+                }
+            }
+            Op::Read {
+                fd,
+                buf,
+                range,
+                offset,
+            } => {
+                let into = &mut buf[range.clone()];
+                let (start, bytes) = (into.as_mut_ptr(), entry_bytes(into.len()));
+                let fd = Fd(fd.as_raw_fd());
+                if is_inside(self.registered, into) {
+                    opcode::ReadFixed::new(fd, start, bytes, ARENA_INDEX)
+                        .offset(*offset)
+                        .build()
+                } else {
+                    opcode::Read::new(fd, start, bytes).offset(*offset).build()
+                }
+            }
+            Op::Write {
+                fd,
+                buf,
+                range,
+                offset,
+            } => {
+                let from = &buf[range.clone()];
+                let (start, bytes) = (from.as_ptr(), entry_bytes(from.len()));
+                let fd = Fd(fd.as_raw_fd());
+                if is_inside(self.registered, from) {
+                    opcode::WriteFixed::new(fd, start, bytes, ARENA_INDEX)
+                        .offset(*offset)
+                        .build()
+                } else {
+                    opcode::Write::new(fd, start, bytes).offset(*offset).build()
+                }
+            }
+            Op::Job(_) => return Err(Errno::INVAL),
+        };
+        Ok(entry.user_data(About::Op(slot).pack()))
+    }
+
+    /// Room for one more entry in the kernel's queue, made by submitting where there is none.
+    fn has_room(&mut self) -> bool {
+        if self.ring.submission().is_full() {
+            // Its error comes again where it can be returned.
+            let _ = self.enter_without_wait();
+        }
+        !self.ring.submission().is_full()
+    }
+
+    /// The caller saw that there is room.
+    fn submit_entry(&mut self, entry: &squeue::Entry) {
+        // SAFETY: the addresses in `entry` lie (1) in a block of an arena, which is never
+        // unmapped and whose only handle, the `Buf`, rests in `ops` until the completion;
+        // (2) in `heads` or `bell_word`, heap memory that stays where it is and lives as long
+        // as the ring; `drop` sees to both when the ring goes first. The descriptors are held
+        // by the op's `Arc` or by `streams`, which keeps them while anything is in flight; the
+        // kernel takes its own reference when it is submitted.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        debug_assert!(pushed.is_ok(), "the caller saw that there is room");
+        self.unsubmitted_count += 1;
+        self.stats.sqes += 1;
+    }
+
+    /// Hands the kernel what had to wait: our own entries first, then ops in their order.
+    fn refill(&mut self) {
+        if !self.is_bell_armed && self.has_room() {
+            let word = self.bell_word.get().cast::<u8>();
+            let entry = opcode::Read::new(Fd(self.bell.fd().as_raw_fd()), word, 8)
+                .build()
+                .user_data(About::Bell.pack());
+            self.submit_entry(&entry);
+            self.is_bell_armed = true;
+        }
+        while !self.cancels_to_submit.is_empty() && self.has_room() {
+            if let Some(user_data) = self.cancels_to_submit.pop_front() {
+                self.submit_entry(&cancel_entry(CancelBuilder::user_data(user_data)));
+            }
+        }
+        while let Some((tag, op)) = self.backlog.pop_front() {
+            if let Err(op) = self.issue(tag, op) {
+                self.backlog.push_front((tag, op));
+                break;
+            }
+        }
+    }
+
+    /// Submits, and lets the kernel do the completions it had put off; never sleeps.
+    fn enter_without_wait(&mut self) -> Result<(), Errno> {
+        let to_submit = u32::try_from(self.ring.submission().len()).expect("at most the queue");
+        self.stats.enters += 1;
+        // Always with GETEVENTS: what the kernel left over from its last batch of 20 is not
+        // announced by the flag that `Submitter::submit` looks at.
+        // SAFETY: no argument is passed, and what is submitted was pushed by `submit_entry`.
+        let entered = unsafe {
+            self.ring.submitter().enter::<libc::sigset_t>(
+                to_submit,
+                0,
+                EnterFlags::GETEVENTS.bits(),
+                None,
+            )
+        };
+        self.entered(entered)
+    }
+
+    /// Submits and sleeps until a completion, `until`, or a signal.
+    fn enter_and_wait(&mut self, until: Option<Moment>) -> Result<(), Errno> {
+        self.stats.enters += 1;
+        let entered = match until {
+            Some(until) => {
+                let timespec = Timespec::from(until.since(self.now()));
+                let args = SubmitArgs::new().timespec(&timespec);
+                self.ring.submitter().submit_with_args(1, &args)
+            }
+            None => self.ring.submitter().submit_and_wait(1),
+        };
+        self.entered(entered)
+    }
+
+    fn entered(&mut self, entered: io::Result<usize>) -> Result<(), Errno> {
+        self.unsubmitted_count = self.ring.submission().len();
+        match entered.map_err(|error| errno_of(&error)) {
+            Ok(_) => Ok(()),
+            // Signal and deadline end a sleep rightly. BUSY: completions must be reaped first;
+            // AGAIN: no memory for a request now. The entries stay in the queue for both.
+            Err(Errno::INTR | Errno::TIME | Errno::BUSY | Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Copies out every completion that is there; their number.
+    fn collect(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            let mut room = [const { std::mem::MaybeUninit::<cqueue::Entry>::uninit() }; 64];
+            let batch = self.ring.completion().fill(&mut room);
+            if batch.is_empty() {
+                return count;
+            }
+            count += batch.len();
+            for cqe in batch {
+                self.hear(cqe.user_data(), cqe.result());
+            }
+        }
+    }
+
+    fn hear(&mut self, user_data: u64, result: i32) {
+        match About::unpack(user_data) {
+            Some(About::Bell) => self.is_bell_armed = false,
+            Some(About::Cancel) => {}
+            Some(About::Op(slot)) if self.is_current(slot) => {
+                let result = usize::try_from(result)
+                    .map_err(|_| Errno::from_raw_os_error(result.saturating_neg()));
+                self.end(slot.key as usize, result);
+            }
+            Some(About::Op(_)) | None => {
+                self.stats.stale_completions += 1;
+                debug_assert!(false, "stale completion {user_data:#x}");
+            }
+        }
+    }
+
+    fn is_current(&self, slot: Slot) -> bool {
+        let key = slot.key as usize;
+        self.ops.contains(key) && self.generations[key] == slot.generation
+    }
+
+    /// Empties a slot whose op the kernel does not have any more.
+    fn end(&mut self, key: usize, result: Result<usize, Errno>) {
+        let InFlight { tag, mut op } = self.ops.remove(key);
+        self.generations[key] = Slot::generation_after(self.generations[key]);
+        if let Op::RecvHead { head, got, .. } = &mut op
+            && let Ok(received) = result
+        {
+            // SAFETY: the kernel wrote the last time before it posted the completion, and the
+            // place is used by the op of this slot alone; no other reference to it exists.
+            let place = unsafe { &*self.heads[key].get() };
+            let span = *got..*got + received;
+            head[span.clone()].copy_from_slice(&place[span]);
+        }
+        self.leave_stream(&op);
+        self.ready.push_back(Completion { tag, op, result });
+    }
+
+    fn leave_stream(&mut self, op: &Op<D, J>) {
+        let Some(id) = stream_of(op) else { return };
+        let key = id.0 as usize;
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        stream.in_flight_count = stream.in_flight_count.saturating_sub(1);
+        if stream.is_released && stream.in_flight_count == 0 {
+            self.streams.remove(key);
+        }
+    }
+}
+
+impl<D, J> Ring<D, J> for Uring<D, J>
+where
+    D: Disk<Fd: AsFd + AsRawFd>,
+    J: Job<D>,
+{
+    fn push(&mut self, tag: u64, op: Op<D, J>) {
+        let lane = match &op {
+            Op::Job(_) => Lane::Pool,
+            Op::Read { fd, .. } => self.lanes.of(fd).read,
+            Op::Write { fd, .. } => self.lanes.of(fd).write,
+            Op::RecvHead { stream, .. } | Op::Recv { stream, .. } | Op::Send { stream, .. } => {
+                if let Some(stream) = self.streams.get_mut(stream.0 as usize) {
+                    stream.in_flight_count += 1;
+                }
+                Lane::Ring
+            }
+        };
+        match lane {
+            Lane::Pool => self.offload(tag, op),
+            Lane::Inline => self.run_here(tag, op),
+            Lane::Ring if self.backlog.is_empty() => {
+                if let Err(op) = self.issue(tag, op) {
+                    self.backlog.push_back((tag, op));
+                }
+            }
+            Lane::Ring => self.backlog.push_back((tag, op)),
+        }
+        if self.unsubmitted_count >= RING_SUBMIT_EARLY {
+            // Its error comes again where it can be returned.
+            let _ = self.enter_without_wait();
+        }
+    }
+
+    /// Also ends when a signal arrives: the caller may have a flag to look at.
+    fn submit_and_wait(&mut self, until: Option<Moment>) -> Result<(), Errno> {
+        let has_more = self.collect() >= RING_REAP_FULL;
+        self.refill();
+        // Without the bell nobody could end the sleep.
+        let may_sleep = self.is_bell_armed
+            && self.ready.is_empty()
+            && until.is_none_or(|until| until > self.now());
+        // News that comes from here on ends the sleep; news from before prevents it. It is
+        // taken only below, so that the caller looks into its mailbox after each ring.
+        if may_sleep && self.bell.lie_down() {
+            let slept = self.enter_and_wait(until);
+            self.bell.get_up();
+            slept?;
+        } else if has_more || self.unsubmitted_count > 0 || self.ring.submission().taskrun() {
+            self.enter_without_wait()?;
+        }
+        while self.collect() >= RING_REAP_FULL {
+            self.enter_without_wait()?;
+        }
+        if self.bell.take_rung() {
+            self.inbox.take_into(&mut self.ready);
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Option<Completion<D, J>> {
+        self.ready.pop_front()
+    }
+
+    fn now(&self) -> Moment {
+        monotonic_now()
+    }
+
+    fn shut(&mut self, stream: StreamId) {
+        let id = stream;
+        let Some(stream) = self.streams.get_mut(id.0 as usize) else {
+            return;
+        };
+        stream.is_shut = true;
+        let mut needs_cancel = false;
+        for end in [Some(&stream.input), stream.output.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if end.is_socket {
+                // ENOTCONN: the peer was faster.
+                let _ = rustix::net::shutdown(&end.fd, Shutdown::Both);
+            } else {
+                needs_cancel = true;
+            }
+        }
+        if needs_cancel {
+            for (key, in_flight) in &self.ops {
+                if stream_of(&in_flight.op) == Some(id) {
+                    self.cancels_to_submit
+                        .push_back(About::Op(slot_of(key, &self.generations)).pack());
+                }
+            }
+        }
+        // What waits for room must not wait for it any longer: room may come only from here.
+        for _ in 0..self.backlog.len() {
+            if let Some((tag, op)) = self.backlog.pop_front() {
+                let id = stream_of(&op);
+                match id.map(|id| usable(&self.streams, id).map(drop)) {
+                    Some(Err(errno)) => {
+                        self.leave_stream(&op);
+                        let result = Err(errno);
+                        self.ready.push_back(Completion { tag, op, result });
+                    }
+                    Some(Ok(())) | None => self.backlog.push_back((tag, op)),
+                }
+            }
+        }
+    }
+
+    /// Where something is in flight after all, the stream is closed when that has ended.
+    fn release(&mut self, stream: StreamId) {
+        let key = stream.0 as usize;
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.is_released = true;
+            if stream.in_flight_count == 0 {
+                self.streams.remove(key);
+            }
+        }
+    }
+}
+
+impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
+    /// Gets back what the kernel has; a ring is closed asynchronously, and the kernel would go
+    /// on writing into blocks that their pool has given to another.
+    fn drop(&mut self) {
+        let cancel = cancel_entry(CancelBuilder::any());
+        let deadline = monotonic_now().plus(DROP_WAIT);
+        loop {
+            let mut left_count = self.ops.len() + usize::from(self.is_bell_armed);
+            for cqe in self.ring.completion() {
+                match About::unpack(cqe.user_data()) {
+                    Some(About::Op(slot)) => {
+                        let key = slot.key as usize;
+                        if self.ops.contains(key) && self.generations[key] == slot.generation {
+                            drop(self.ops.remove(key));
+                            left_count -= 1;
+                        }
+                    }
+                    Some(About::Bell) => {
+                        self.is_bell_armed = false;
+                        left_count -= 1;
+                    }
+                    Some(About::Cancel) | None => {}
+                }
+            }
+            if left_count == 0 {
+                return;
+            }
+            if monotonic_now() >= deadline {
+                break;
+            }
+            // SAFETY: a cancellation carries no address. Where the queue is full it is
+            // submitted below and the next round's finds room.
+            let _ = unsafe { self.ring.submission().push(&cancel) };
+            let timespec = Timespec::from(Duration::from_millis(20));
+            let args = SubmitArgs::new().timespec(&timespec);
+            let _ = self.ring.submitter().submit_with_args(2, &args);
+        }
+        // A call that hangs in a file system: what it may still touch is never used again.
+        std::mem::forget(std::mem::take(&mut self.ops));
+        std::mem::forget(std::mem::take(&mut self.heads));
+        std::mem::forget(std::mem::take(&mut self.bell_word));
+    }
+}
+
+/// How a ring of this thread would be set up; it is closed again.
+pub fn try_setup(arena: Option<Region>) -> Result<Setup, SetupError> {
+    set_up(arena).map(|(_, setup)| setup)
+}
+
+fn set_up(arena: Option<Region>) -> Result<(IoUring, Setup), SetupError> {
+    let mut built = build_ring(RING_COMPLETIONS);
+    // The ring's own memory counts as locked too (measured on 6.18).
+    for _ in 0..MEMLOCK_TRIES {
+        if !matches!(built, Err(SetupError::Memlock)) {
+            break;
+        }
+        std::thread::sleep(MEMLOCK_PAUSE);
+        built = build_ring(RING_COMPLETIONS_SMALL);
+    }
+    let (ring, tier) = built?;
+    let setup = Setup {
+        tier,
+        arena: match arena {
+            Some(region) => register(&ring, region),
+            None => Registration::NotAsked,
+        },
+        completions: ring.params().cq_entries(),
+    };
+    Ok((ring, setup))
+}
+
+/// Tries the sets of flags, newest first. DEFER_TASKRUN runs completions on our thread, when it
+/// enters; TASKRUN_FLAG shows when there are some; SUBMIT_ALL keeps one refused entry from
+/// stopping those behind it.
+fn build_ring(completions: u32) -> Result<(IoUring, Tier), SetupError> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_coop_taskrun()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(completions);
+    let with_array = builder.clone();
+    match builder.setup_no_sqarray().build(RING_SUBMISSIONS) {
+        Ok(ring) => Ok((ring, Tier::NoSqArray)),
+        Err(error) if errno_of(&error) == Errno::INVAL => {
+            let ring = with_array.build(RING_SUBMISSIONS)?;
+            Ok((ring, Tier::DeferTaskrun))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn register(ring: &IoUring, region: Region) -> Registration {
+    let iovec = libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(region.start()),
+        iov_len: region.bytes(),
+    };
+    for is_last in (0..MEMLOCK_TRIES).map(|number| number + 1 == MEMLOCK_TRIES) {
+        // SAFETY: a `Region` is mapped for the life of the process.
+        match unsafe { ring.submitter().register_buffers(&[iovec]) } {
+            Ok(()) => return Registration::Registered,
+            Err(error) if errno_of(&error) == Errno::NOMEM && !is_last => {
+                std::thread::sleep(MEMLOCK_PAUSE);
+            }
+            Err(error) => return Registration::Refused(errno_of(&error)),
+        }
+    }
+    Registration::Refused(Errno::NOMEM)
+}
+
+fn recv_entry(end: &End, start: *mut u8, bytes: u32) -> squeue::Entry {
+    let fd = Fd(end.fd.as_raw_fd());
+    if end.is_socket {
+        opcode::Recv::new(fd, start, bytes)
+            .flags(STREAM_FLAGS)
+            .build()
+    } else {
+        opcode::Read::new(fd, start, bytes)
+            .offset(NO_OFFSET)
+            .build()
+    }
+}
+
+fn cancel_entry(of: CancelBuilder) -> squeue::Entry {
+    opcode::AsyncCancel2::new(of)
+        .build()
+        .user_data(About::Cancel.pack())
+}
+
+fn slot_of(key: usize, generations: &[u32]) -> Slot {
+    Slot {
+        key: u32::try_from(key).expect("below RING_OPS_MAX"),
+        generation: generations[key],
+    }
+}
+
+/// The stream, unless it is gone or shut.
+fn usable(streams: &Slab<Stream>, id: StreamId) -> Result<&Stream, Errno> {
+    let stream = streams.get(id.0 as usize).ok_or(Errno::BADF)?;
+    if stream.is_shut {
+        return Err(Errno::CANCELED);
+    }
+    Ok(stream)
+}
+
+fn stream_of<D: Disk, J>(op: &Op<D, J>) -> Option<StreamId> {
+    match op {
+        Op::RecvHead { stream, .. } | Op::Recv { stream, .. } | Op::Send { stream, .. } => {
+            Some(*stream)
+        }
+        Op::Read { .. } | Op::Write { .. } | Op::Job(_) => None,
+    }
+}
+
+fn is_inside(registered: Option<Region>, bytes: &[u8]) -> bool {
+    registered.is_some_and(|region| region.contains(bytes.as_ptr().addr(), bytes.len()))
+}
+
+fn entry_bytes(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a block is far below 4 GiB")
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+fn monotonic_now() -> Moment {
+    let time = rustix::time::clock_gettime(ClockId::Monotonic);
+    // It starts near 0 at boot and is never negative.
+    Moment(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+    use crate::engine::arena;
+    use crate::engine::disk::PosixDisk;
+    use crate::engine::lanes::FileLanes;
+    use crate::engine::testing::TempDir;
+    use crate::limits::BLOCK_BYTES;
+    use crate::ops::op::Progress;
+    use crate::ops::{BlockPool, Buf};
+
+    struct TestJob(u32);
+
+    impl Job<PosixDisk> for TestJob {
+        fn run(&mut self, _: &PosixDisk) -> Progress {
+            self.0 += 1;
+            if self.0 < 3 {
+                Progress::Again
+            } else {
+                Progress::Done
+            }
+        }
+    }
+
+    type TestRing = Uring<PosixDisk, TestJob>;
+    type TestCompletion = Completion<PosixDisk, TestJob>;
+
+    fn ring_with(table: LaneTable) -> (TestRing, BlockPool) {
+        let (blocks, region) = arena::map(4 * BLOCK_BYTES).unwrap();
+        let pool = Pool::start(&PosixDisk, 1, None).unwrap();
+        let ring = Uring::new(PosixDisk, pool, Some(region), table).unwrap();
+        (ring, blocks)
+    }
+
+    fn ring() -> (TestRing, BlockPool) {
+        ring_with(LaneTable::default())
+    }
+
+    fn next(ring: &mut TestRing) -> TestCompletion {
+        loop {
+            if let Some(completion) = ring.reap() {
+                return completion;
+            }
+            ring.submit_and_wait(None).unwrap();
+        }
+    }
+
+    fn recv_head(stream: StreamId, got: usize) -> Op<PosixDisk, TestJob> {
+        Op::RecvHead {
+            stream,
+            head: [0xee; FRAME_HEAD_BYTES],
+            got,
+        }
+    }
+
+    fn filled(blocks: &BlockPool, byte: u8) -> Buf {
+        let mut buf = blocks.take().unwrap();
+        buf.fill(byte);
+        buf
+    }
+
+    #[test]
+    fn a_head_is_received_behind_what_was_there_and_a_payload_whole() {
+        let (mut ring, blocks) = ring();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = ring.add_stream(ours.into());
+        ring.push(1, recv_head(stream, 3));
+        ring.submit_and_wait(Some(ring.now())).unwrap();
+        assert!(ring.reap().is_none());
+        theirs.write_all(b"0123456789abc").unwrap();
+        let completion = next(&mut ring);
+        assert_eq!((completion.tag, completion.result), (1, Ok(13)));
+        let Op::RecvHead { head, got, .. } = completion.op else {
+            panic!("another op came back")
+        };
+        assert_eq!((&head, got), (b"\xee\xee\xee0123456789abc", 3));
+
+        let peer = std::thread::spawn(move || {
+            theirs.write_all(&vec![7; 100_000]).unwrap();
+            theirs.write_all(&vec![8; 100_000]).unwrap();
+            theirs
+        });
+        let buf = filled(&blocks, 1);
+        let range = 100..200_100;
+        ring.push(2, Op::Recv { stream, buf, range });
+        let completion = next(&mut ring);
+        assert_eq!((completion.tag, completion.result), (2, Ok(200_000)));
+        let Op::Recv { buf, .. } = completion.op else {
+            panic!("another op came back")
+        };
+        assert_eq!(
+            (buf[99], buf[100], buf[200_099], buf[200_100]),
+            (1, 7, 8, 1)
+        );
+
+        drop(peer.join().unwrap());
+        ring.push(3, recv_head(stream, 0));
+        assert_eq!(next(&mut ring).result, Ok(0));
+        ring.shut(stream);
+        ring.release(stream);
+        ring.push(4, recv_head(stream, 0));
+        assert_eq!(next(&mut ring).result, Err(Errno::BADF));
+    }
+
+    #[test]
+    fn a_send_waits_for_a_slow_reader_and_ends_whole() {
+        let (mut ring, blocks) = ring();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        // Of a non-blocking one the ring would answer EAGAIN.
+        ours.set_nonblocking(true).unwrap();
+        let stream = ring.add_stream(ours.into());
+        let buf = filled(&blocks, 9);
+        let range = 0..BLOCK_BYTES;
+        ring.push(1, Op::Send { stream, buf, range });
+        ring.submit_and_wait(Some(ring.now())).unwrap();
+        assert!(ring.reap().is_none());
+        let peer = std::thread::spawn(move || {
+            let mut bytes = vec![0; BLOCK_BYTES];
+            theirs.read_exact(&mut bytes).unwrap();
+            bytes.iter().all(|&byte| byte == 9)
+        });
+        assert_eq!(next(&mut ring).result, Ok(BLOCK_BYTES));
+        assert!(peer.join().unwrap());
+        let buf = filled(&blocks, 9);
+        ring.push(
+            2,
+            Op::Send {
+                stream,
+                buf,
+                range: 0..1,
+            },
+        );
+        assert_eq!(next(&mut ring).result, Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn shutting_a_socket_ends_what_is_in_flight_on_it() {
+        let (mut ring, _) = ring();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let stream = ring.add_stream(ours.into());
+        ring.push(1, recv_head(stream, 0));
+        ring.submit_and_wait(Some(ring.now())).unwrap();
+        ring.shut(stream);
+        assert_eq!(next(&mut ring).result, Ok(0));
+        ring.release(stream);
+        assert!(ring.streams.is_empty());
+    }
+
+    #[test]
+    fn a_pair_of_pipes_is_a_stream_and_shutting_it_cancels() {
+        let (mut ring, blocks) = ring();
+        let (input, mut to_input) = io::pipe().unwrap();
+        let (mut from_output, output) = io::pipe().unwrap();
+        let stream = ring.add_stream_pair(input.into(), output.into());
+        to_input.write_all(&[5; FRAME_HEAD_BYTES]).unwrap();
+        ring.push(1, recv_head(stream, 0));
+        assert_eq!(next(&mut ring).result, Ok(FRAME_HEAD_BYTES));
+        let buf = filled(&blocks, 6);
+        ring.push(
+            2,
+            Op::Send {
+                stream,
+                buf,
+                range: 4..8,
+            },
+        );
+        assert_eq!(next(&mut ring).result, Ok(4));
+        let mut bytes = [0; 4];
+        from_output.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, [6; 4]);
+
+        ring.push(3, recv_head(stream, 0));
+        ring.submit_and_wait(Some(ring.now())).unwrap();
+        ring.shut(stream);
+        ring.push(4, recv_head(stream, 0));
+        // Released too early on purpose: it is closed when the cancelled one has ended.
+        ring.release(stream);
+        let results = [next(&mut ring), next(&mut ring)].map(|c| (c.tag, c.result));
+        assert!(results.contains(&(3, Err(Errno::CANCELED))));
+        assert!(results.contains(&(4, Err(Errno::CANCELED))));
+        assert!(ring.streams.is_empty());
+        assert_eq!(
+            to_input.write(b"x").unwrap_err().raw_os_error(),
+            Some(libc::EPIPE)
+        );
+    }
+
+    #[test]
+    fn a_file_goes_the_same_by_each_lane() {
+        let (temp, disk) = (TempDir::new("uring-file"), PosixDisk);
+        let dir = temp.open();
+        for (number, lane) in [Lane::Ring, Lane::Inline, Lane::Pool]
+            .into_iter()
+            .enumerate()
+        {
+            let (mut ring, blocks) = ring_with(LaneTable::all(FileLanes {
+                read: lane,
+                write: lane,
+            }));
+            let name = format!("f{number}");
+            let fd = Arc::new(disk.create_file(&dir, name.as_bytes(), 0o600).unwrap());
+            let buf = filled(&blocks, 3);
+            let range = 16..16 + 256 * 1024;
+            let offset = 1000;
+            ring.push(
+                1,
+                Op::Write {
+                    fd,
+                    buf,
+                    range,
+                    offset,
+                },
+            );
+            assert_eq!(next(&mut ring).result, Ok(256 * 1024));
+            let fd = Arc::new(disk.open_file(&dir, name.as_bytes()).unwrap());
+            let buf = filled(&blocks, 1);
+            let range = 10..BLOCK_BYTES;
+            ring.push(
+                2,
+                Op::Read {
+                    fd,
+                    buf,
+                    range,
+                    offset,
+                },
+            );
+            let completion = next(&mut ring);
+            assert_eq!(completion.result, Ok(256 * 1024));
+            let Op::Read { buf, .. } = completion.op else {
+                panic!("another op came back")
+            };
+            let end = 10 + 256 * 1024;
+            assert_eq!((buf[9], buf[10], buf[end - 1], buf[end]), (1, 3, 3, 1));
+            let stats = ring.stats();
+            assert_eq!(stats.inline_ops, if lane == Lane::Inline { 2 } else { 0 });
+            assert_eq!(stats.pool_ops, if lane == Lane::Pool { 2 } else { 0 });
+            assert_eq!(stats.stale_completions, 0);
+        }
+    }
+
+    #[test]
+    fn memory_outside_the_registered_arena_is_used_plainly() {
+        let (temp, disk) = (TempDir::new("uring-other"), PosixDisk);
+        let dir = temp.open();
+        let (mut ring, _) = ring_with(LaneTable::all(FileLanes {
+            read: Lane::Ring,
+            write: Lane::Ring,
+        }));
+        let (others, _) = arena::map(BLOCK_BYTES).unwrap();
+        let fd = Arc::new(disk.create_file(&dir, b"f", 0o600).unwrap());
+        let buf = filled(&others, 3);
+        ring.push(
+            1,
+            Op::Write {
+                fd,
+                buf,
+                range: 0..7,
+                offset: 0,
+            },
+        );
+        assert_eq!(next(&mut ring).result, Ok(7));
+        assert_eq!(disk.stat_at(&dir, b"f").unwrap().size, 7);
+    }
+
+    #[test]
+    fn a_job_runs_until_it_is_done() {
+        let (mut ring, _) = ring();
+        ring.push(5, Op::Job(TestJob(0)));
+        let completion = next(&mut ring);
+        assert_eq!((completion.tag, completion.result), (5, Ok(0)));
+        assert!(matches!(completion.op, Op::Job(TestJob(3))));
+    }
+
+    #[test]
+    fn what_exceeds_the_table_waits_its_turn() {
+        let (mut ring, _) = ring();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = ring.add_stream(ours.into());
+        let count = RING_OPS_MAX + 100;
+        for tag in 0..count as u64 {
+            ring.push(tag, recv_head(stream, 0));
+        }
+        assert_eq!(ring.ops.len(), RING_OPS_MAX);
+        assert_eq!(ring.backlog.len(), 100);
+        let writer = std::thread::spawn(move || {
+            theirs
+                .write_all(&vec![1; count * FRAME_HEAD_BYTES])
+                .unwrap();
+        });
+        let mut tags: Vec<_> = (0..count).map(|_| next(&mut ring).tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), count);
+        assert_eq!(ring.ops.capacity(), ring.generations.len());
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn shutting_a_stream_ends_what_waits_for_room_too() {
+        let (mut ring, _) = ring();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let stream = ring.add_stream(ours.into());
+        let count = RING_OPS_MAX + 10;
+        for tag in 0..count as u64 {
+            ring.push(tag, recv_head(stream, 0));
+        }
+        ring.shut(stream);
+        ring.release(stream);
+        for _ in 0..count {
+            next(&mut ring);
+        }
+        assert!(ring.streams.is_empty());
+    }
+
+    #[test]
+    fn a_wake_ends_a_sleep_that_has_no_deadline() {
+        let (mut ring, _) = ring();
+        let waker = ring.waker();
+        waker.wake();
+        ring.submit_and_wait(None).unwrap();
+        for _ in 0..100 {
+            let other = waker.clone();
+            let thread = std::thread::spawn(move || other.wake());
+            ring.submit_and_wait(None).unwrap();
+            thread.join().unwrap();
+            assert!(ring.reap().is_none());
+        }
+        // And not twice.
+        ring.submit_and_wait(Some(ring.now().plus(Duration::from_millis(1))))
+            .unwrap();
+        assert!(ring.stats().wakes <= 100);
+    }
+
+    #[test]
+    fn a_deadline_ends_a_sleep() {
+        let (mut ring, _) = ring();
+        let until = ring.now().plus(Duration::from_millis(2));
+        while ring.now() < until {
+            ring.submit_and_wait(Some(until)).unwrap();
+        }
+        ring.submit_and_wait(Some(Moment(0))).unwrap();
+        assert!(ring.reap().is_none());
+    }
+
+    #[test]
+    fn many_pushes_are_submitted_before_the_turn_ends() {
+        let (mut ring, _) = ring();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let stream = ring.add_stream(ours.into());
+        for tag in 0..RING_SUBMIT_EARLY as u64 {
+            assert_eq!(ring.stats().enters, 0);
+            ring.push(tag, recv_head(stream, 0));
+        }
+        assert_eq!(ring.stats().enters, 1);
+        assert_eq!(ring.unsubmitted_count, 0);
+    }
+
+    #[test]
+    fn a_dropped_ring_gives_its_blocks_back_once_the_kernel_has_let_go() {
+        let (mut ring, blocks) = ring();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = ring.add_stream(ours.into());
+        for tag in 0..3 {
+            let buf = blocks.take().unwrap();
+            ring.push(
+                tag,
+                Op::Recv {
+                    stream,
+                    buf,
+                    range: 0..10,
+                },
+            );
+        }
+        ring.submit_and_wait(Some(ring.now())).unwrap();
+        drop(ring);
+        assert_eq!(blocks.free_count(), 4);
+        assert!(theirs.write_all(b"0123456789").is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "stale completion")]
+    fn a_completion_for_an_earlier_op_of_a_slot_is_noticed() {
+        let (mut ring, _) = ring();
+        ring.hear(
+            About::Op(Slot {
+                key: 0,
+                generation: 5,
+            })
+            .pack(),
+            0,
+        );
+    }
+
+    #[test]
+    fn an_errno_of_the_setup_names_its_cause() {
+        let of = |errno: Errno| SetupError::from(io::Error::from(errno));
+        assert_eq!(of(Errno::PERM), SetupError::Refused);
+        assert_eq!(of(Errno::NOSYS), SetupError::Missing);
+        assert_eq!(of(Errno::NOMEM), SetupError::Memlock);
+        assert_eq!(of(Errno::INVAL), SetupError::TooOld);
+        assert_eq!(of(Errno::MFILE), SetupError::Other(Errno::MFILE));
+    }
+}

@@ -1,0 +1,266 @@
+//! The first and the last job of a session at the target: DEST is found or made, and at the end
+//! synced.
+
+use std::sync::Arc;
+
+use super::dir::{Dir, FdCache};
+use super::large::drop_temp;
+use super::marker;
+use super::tree::{Outcomes, Tree};
+use crate::limits::DIR_FDS_OPEN_MAX;
+use crate::model::entry::{Kind, Meta, Stat};
+use crate::model::policy::Durability;
+use crate::model::report::{Attempt, Why};
+use crate::ops::disk::SharedFd;
+use crate::ops::{Disk, Errno};
+use crate::wire::hello::{Hello, Refusal, Refused, Rights, Welcome};
+
+/// Where a session may go.
+pub enum Scope<D: Disk> {
+    /// Below a module's root, without following a symlink.
+    Module { root: SharedFd<D> },
+    /// Wherever its user may, by the user's own path.
+    Own,
+}
+
+/// Finds DEST, makes it where only its last component is missing.
+pub struct OpenDest<D: Disk> {
+    pub hello: Hello,
+    scope: Scope<D>,
+    rights: Rights,
+    pub outcome: Option<Result<(Arc<Tree<D>>, Welcome), Refused>>,
+}
+
+/// ROOT as it was found.
+struct Found<D: Disk> {
+    dir: Dir<D>,
+    stat: Stat,
+    is_absent: bool,
+    file_named_by_dest: bool,
+}
+
+impl<D: Disk> OpenDest<D> {
+    pub fn new(hello: Hello, scope: Scope<D>, rights: Rights) -> Self {
+        Self {
+            hello,
+            scope,
+            rights,
+            outcome: None,
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        self.outcome = Some(self.open(disk));
+    }
+
+    fn open(&self, disk: &D) -> Result<(Arc<Tree<D>>, Welcome), Refused> {
+        let found = match &self.scope {
+            Scope::Module { root } => self.below(disk, root),
+            Scope::Own => self.by_path(disk),
+        }?;
+        let refuse = |errno: Errno| self.refused(Refusal::Dest, errno);
+        let cache = FdCache::new(DIR_FDS_OPEN_MAX);
+        let root = Arc::new(found.dir);
+        let identity = disk.identity();
+        let fs = match root.fd(disk, &cache) {
+            Ok(fd) => disk.fs_kind(&fd).map_err(refuse)?,
+            Err(_) if found.is_absent => crate::ops::disk::FsKind {
+                magic: 0,
+                is_volatile: true,
+            },
+            Err(errno) => return Err(refuse(errno)),
+        };
+        let welcome = Welcome {
+            rights: self.rights,
+            file_named_by_dest: found.file_named_by_dest,
+            root: Meta::from(&found.stat),
+            root_is_absent: found.is_absent,
+            root_dev: found.stat.dev,
+            root_ino: found.stat.ino,
+            boot_id: disk.boot_id(),
+        };
+        let (session, policy) = (self.hello.session, self.hello.policy);
+        let tree = Tree::new(
+            session,
+            policy,
+            self.rights,
+            identity,
+            fs,
+            root,
+            found.is_absent,
+            cache,
+        );
+        Ok((Arc::new(tree), welcome))
+    }
+
+    fn refused(&self, refusal: Refusal, errno: Errno) -> Refused {
+        let mut text = self.hello.dest.join(&b'/');
+        if self.hello.module.is_empty() {
+            text.insert(0, b'/');
+        }
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(std::io::Error::from(errno).to_string().as_bytes());
+        Refused { refusal, text }
+    }
+
+    fn below(&self, disk: &D, module: &SharedFd<D>) -> Result<Found<D>, Refused> {
+        let mut at = Arc::clone(module);
+        let components = &self.hello.dest;
+        for (index, name) in components.iter().enumerate() {
+            let is_last = index + 1 == components.len();
+            match disk.open_dir(&at, name) {
+                Ok(fd) => at = Arc::new(fd),
+                Err(errno) if is_last => return self.last(disk, &at, name, errno),
+                Err(errno) => return Err(self.refused(Refusal::Dest, errno)),
+            }
+        }
+        self.found(disk, at)
+    }
+
+    fn by_path(&self, disk: &D) -> Result<Found<D>, Refused> {
+        let mut path = vec![b'/'];
+        path.extend_from_slice(&self.hello.dest.join(&b'/'));
+        if self.is_foreign_link(disk, &path) {
+            return Err(self.refused(Refusal::Dest, Errno::LOOP));
+        }
+        match disk.open_operator_dir(&path) {
+            Ok(fd) => self.found(disk, Arc::new(fd)),
+            Err(errno) => {
+                let Some((name, above)) = self.hello.dest.split_last() else {
+                    return Err(self.refused(Refusal::Dest, errno));
+                };
+                let mut parent = vec![b'/'];
+                parent.extend_from_slice(&above.join(&b'/'));
+                let parent = disk
+                    .open_operator_dir(&parent)
+                    .map_err(|errno| self.refused(Refusal::Dest, errno))?;
+                self.last(disk, &Arc::new(parent), name, errno)
+            }
+        }
+    }
+
+    /// A symlink at DEST that belongs to neither root nor this user may have been planted.
+    fn is_foreign_link(&self, disk: &D, path: &[u8]) -> bool {
+        let owner_is_trusted = |uid: u32| uid == 0 || uid == disk.identity().uid;
+        disk.stat_operator_path(path, false)
+            .is_ok_and(|stat| stat.kind == Kind::Symlink && !owner_is_trusted(stat.uid))
+    }
+
+    /// DEST's last component could not be opened as a directory, because of `errno`.
+    fn last(
+        &self,
+        disk: &D,
+        parent: &SharedFd<D>,
+        name: &[u8],
+        errno: Errno,
+    ) -> Result<Found<D>, Refused> {
+        let refuse = |errno| self.refused(Refusal::Dest, errno);
+        let may_name_a_file = self.hello.single_file && !self.hello.dest_is_dir;
+        match errno {
+            Errno::NOENT if may_name_a_file => self.named_by_dest(disk, parent),
+            Errno::NOENT if self.hello.policy.dry_run => {
+                let stat = disk.stat(parent).map_err(refuse)?;
+                let above = Arc::new(Dir::root_shared(b"", Arc::clone(parent)));
+                Ok(Found {
+                    dir: Dir::child(&above, name),
+                    stat,
+                    is_absent: true,
+                    file_named_by_dest: false,
+                })
+            }
+            Errno::NOENT => {
+                disk.make_dir(parent, name, 0o755).map_err(refuse)?;
+                let fd = disk.open_dir(parent, name).map_err(refuse)?;
+                self.found(disk, Arc::new(fd))
+            }
+            // A file, or a symlink that may not be followed.
+            Errno::NOTDIR | Errno::LOOP if may_name_a_file => self.named_by_dest(disk, parent),
+            Errno::NOTDIR => Err(self.refused(Refusal::DestNotDir, errno)),
+            errno => Err(refuse(errno)),
+        }
+    }
+
+    fn named_by_dest(&self, disk: &D, parent: &SharedFd<D>) -> Result<Found<D>, Refused> {
+        let found = self.found(disk, Arc::clone(parent))?;
+        Ok(Found {
+            file_named_by_dest: true,
+            ..found
+        })
+    }
+
+    fn found(&self, disk: &D, fd: SharedFd<D>) -> Result<Found<D>, Refused> {
+        let stat = disk
+            .stat(&fd)
+            .map_err(|errno| self.refused(Refusal::Dest, errno))?;
+        let dir = Dir::root_shared(b"", fd);
+        dir.learn_root(&stat);
+        Ok(Found {
+            dir,
+            stat,
+            is_absent: false,
+            file_named_by_dest: false,
+        })
+    }
+}
+
+/// After the last operation: what the durability asks for.
+pub struct Finish<D: Disk> {
+    tree: Arc<Tree<D>>,
+    /// The session broke off: only tidy up.
+    pub is_abandoned: bool,
+    pub outcomes: Outcomes,
+    pub peak_rss_bytes: u64,
+}
+
+impl<D: Disk> Finish<D> {
+    pub fn new(tree: Arc<Tree<D>>, is_abandoned: bool) -> Self {
+        Self {
+            tree,
+            is_abandoned,
+            outcomes: Outcomes::default(),
+            peak_rss_bytes: 0,
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        self.peak_rss_bytes = disk.peak_rss_bytes();
+        for incoming in self.tree.take_all_incoming() {
+            drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
+        }
+        let wants_sync = self.tree.policy.durability != Durability::None;
+        if self.is_abandoned || self.tree.policy.dry_run || !wants_sync {
+            return;
+        }
+        if let Err(errno) = self.sync(disk) {
+            let path = self.tree.root.path_below_root(b"");
+            self.outcomes
+                .failed(&self.tree, Attempt::Sync, Why::Errno(errno), path);
+        }
+    }
+
+    fn sync(&self, disk: &D) -> Result<(), Errno> {
+        if self.tree.is_marked() {
+            return marker::retire(disk, &self.tree);
+        }
+        disk.sync_fs(&*self.tree.root.fd(disk, &self.tree.cache)?)
+    }
+}
+
+/// The last sync of a session that had durability `none`, after its REPORT where a server stays:
+/// its marker goes.
+pub struct Retire<D: Disk> {
+    tree: Arc<Tree<D>>,
+}
+
+impl<D: Disk> Retire<D> {
+    pub fn new(tree: Arc<Tree<D>>) -> Self {
+        Self { tree }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        if self.tree.is_marked() {
+            // Where it fails the marker stays, and the next push doubts: the safe side.
+            let _ = marker::retire(disk, &self.tree);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `Dir`, a directory on the way from a root: its descriptor is opened when it is needed, one
+//! component at a time from the nearest ancestor that is open, and kept while `FdCache` has room.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::model::entry::Stat;
+use crate::model::time::Mtime;
+use crate::ops::disk::SharedFd;
+use crate::ops::{Disk, Errno};
+
+/// A directory, by its parent and its name in it. Roots hold their descriptor for good.
+pub struct Dir<D: Disk> {
+    parent: Option<Arc<Self>>,
+    /// One component; of a root, what people call it.
+    name: Box<[u8]>,
+    state: Mutex<State<D>>,
+}
+
+struct State<D: Disk> {
+    fd: Weak<D::Fd>,
+    /// Roots only: what keeps `fd` alive.
+    #[expect(dead_code, reason = "held, not read")]
+    pinned: Option<SharedFd<D>>,
+    /// (dev, ino) at the first opening; a later one must find the same.
+    identity: Option<(u64, u64)>,
+    facts: Facts,
+}
+
+/// What is learned of a directory once and asked for with every entry.
+#[derive(Clone, Copy, Default)]
+pub struct Facts {
+    /// New entries get the directory's group.
+    pub is_setgid: bool,
+    /// New entries get their mode from a default ACL; `None`: not asked yet.
+    pub has_default_acl: Option<bool>,
+    /// Our shared lock is on this descriptor: other sessions leave our temp files alone.
+    pub is_locked: bool,
+    /// It was made writable for its owner, and CLOSE sets its mode right again.
+    pub was_opened_up: bool,
+    /// Entries changed since then may hold wrong bytes: a session before a crash was not synced.
+    pub suspect_since: Option<Mtime>,
+}
+
+impl<D: Disk> Dir<D> {
+    /// A root: `fd` is open and stays so.
+    pub fn root(name: &[u8], fd: D::Fd) -> Self {
+        Self::root_shared(name, Arc::new(fd))
+    }
+
+    pub fn root_shared(name: &[u8], fd: SharedFd<D>) -> Self {
+        let state = State {
+            fd: Arc::downgrade(&fd),
+            pinned: Some(fd),
+            identity: None,
+            facts: Facts::default(),
+        };
+        Self {
+            parent: None,
+            name: name.into(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// What `stat` says of a root.
+    pub fn learn_root(&self, stat: &Stat) {
+        let mut state = self.state();
+        state.identity = Some((stat.dev, stat.ino));
+        state.facts.is_setgid = stat.mode & 0o2000 != 0;
+    }
+
+    pub fn child(parent: &Arc<Self>, name: &[u8]) -> Self {
+        let suspect_since = parent.facts().suspect_since;
+        let facts = Facts {
+            suspect_since,
+            ..Facts::default()
+        };
+        let state = State {
+            fd: Weak::new(),
+            pinned: None,
+            identity: None,
+            facts,
+        };
+        Self {
+            parent: Some(Arc::clone(parent)),
+            name: name.into(),
+            state: Mutex::new(state),
+        }
+    }
+
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub fn facts(&self) -> Facts {
+        self.state().facts
+    }
+
+    pub fn learn(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.state().facts);
+    }
+
+    /// (dev, ino), once it was open.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.state().identity
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live_fd(&self) -> Option<SharedFd<D>> {
+        self.state().fd.upgrade()
+    }
+
+    /// The open directory. `STALE` where another directory has taken its place since.
+    pub fn fd(&self, disk: &D, cache: &FdCache<D>) -> Result<SharedFd<D>, Errno> {
+        if let Some(fd) = self.live_fd() {
+            return Ok(fd);
+        }
+        let mut closed = vec![self];
+        let mut above = self.parent.as_deref();
+        let mut base = loop {
+            let dir = above.expect("a root is always open");
+            match dir.live_fd() {
+                Some(fd) => break fd,
+                None => closed.push(dir),
+            }
+            above = dir.parent.as_deref();
+        };
+        for dir in closed.into_iter().rev() {
+            base = dir.open_below(&base, disk, cache)?;
+        }
+        Ok(base)
+    }
+
+    fn open_below(
+        &self,
+        parent: &D::Fd,
+        disk: &D,
+        cache: &FdCache<D>,
+    ) -> Result<SharedFd<D>, Errno> {
+        let fd = Arc::new(disk.open_dir(parent, &self.name)?);
+        let stat = disk.stat(&fd)?;
+        let identity = (stat.dev, stat.ino);
+        let mut state = self.state();
+        if *state.identity.get_or_insert(identity) != identity {
+            return Err(Errno::STALE);
+        }
+        state.fd = Arc::downgrade(&fd);
+        state.facts.is_setgid = stat.mode & 0o2000 != 0;
+        state.facts.is_locked = false;
+        drop(state);
+        cache.keep(&fd);
+        Ok(fd)
+    }
+
+    /// Gives the owner all rights on a directory that can't even be opened.
+    pub fn open_up_by_name(&self, disk: &D, cache: &FdCache<D>) -> Result<(), Errno> {
+        let parent = self
+            .parent
+            .as_deref()
+            .ok_or(Errno::ACCESS)?
+            .fd(disk, cache)?;
+        let mode = disk.stat_at(&parent, &self.name)?.mode;
+        disk.set_mode_at(&parent, &self.name, mode | 0o700)
+    }
+
+    /// The path from the root (whose own name is left out) to `name` in this directory.
+    pub fn path_below_root(&self, name: &[u8]) -> Vec<u8> {
+        let mut parts = vec![name];
+        let mut dir = self;
+        while let Some(parent) = dir.parent.as_deref() {
+            parts.push(&dir.name);
+            dir = parent;
+        }
+        parts.retain(|part| !part.is_empty());
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    /// The same with the root's own name before it.
+    pub fn path(&self, name: &[u8]) -> Vec<u8> {
+        let mut root = self;
+        while let Some(parent) = root.parent.as_deref() {
+            root = parent;
+        }
+        let below = self.path_below_root(name);
+        let mut path = root.name.to_vec();
+        if !path.is_empty() && !path.ends_with(b"/") && !below.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&below);
+        path
+    }
+}
+
+/// A parent chain may be thousands long; dropping it must not recurse once per level.
+impl<D: Disk> Drop for Dir<D> {
+    fn drop(&mut self) {
+        let mut next = self.parent.take();
+        while let Some(dir) = next {
+            next = match Arc::try_unwrap(dir) {
+                Ok(mut last_owned) => last_owned.parent.take(),
+                Err(_) => None,
+            };
+        }
+    }
+}
+
+/// The directory descriptors that one session keeps open, oldest out first.
+pub struct FdCache<D: Disk> {
+    kept: Mutex<VecDeque<SharedFd<D>>>,
+    max: usize,
+}
+
+impl<D: Disk> FdCache<D> {
+    pub fn new(max: usize) -> Self {
+        Self {
+            kept: Mutex::new(VecDeque::with_capacity(max)),
+            max,
+        }
+    }
+
+    fn keep(&self, fd: &SharedFd<D>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = if kept.len() == self.max {
+            kept.pop_front()
+        } else {
+            None
+        };
+        kept.push_back(Arc::clone(fd));
+        drop(kept);
+        drop(oldest); // Closes it, outside the lock, unless a job still works with it.
+    }
+}

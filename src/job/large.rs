@@ -1,0 +1,169 @@
+//! Large files: opened and checked at the source, given their name (or dropped) at the target.
+
+use std::sync::Arc;
+
+use super::apply_pack::{close_dir, dress_file};
+use super::dir::FdCache;
+use super::read_pack::{DirPlan, is_consistent};
+use super::tree::{Outcomes, Tree};
+use crate::model::entry::{Kind, Stat};
+use crate::model::id::FileId;
+use crate::model::policy::Durability;
+use crate::model::report::{Attempt, Why};
+use crate::ops::disk::SharedFd;
+use crate::ops::{Disk, Errno};
+
+/// Opens a large file of the source.
+pub struct OpenLarge<D: Disk> {
+    pub file: FileId,
+    pub plan: Arc<DirPlan<D>>,
+    pub index: usize,
+    cache: Arc<FdCache<D>>,
+    pub opened: Option<Result<(SharedFd<D>, Stat), Why>>,
+}
+
+impl<D: Disk> OpenLarge<D> {
+    pub fn new(file: FileId, plan: Arc<DirPlan<D>>, index: usize, cache: Arc<FdCache<D>>) -> Self {
+        Self {
+            file,
+            plan,
+            index,
+            cache,
+            opened: None,
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        self.opened = Some(self.open(disk));
+    }
+
+    fn open(&self, disk: &D) -> Result<(SharedFd<D>, Stat), Why> {
+        let why = |errno| {
+            if errno == Errno::NOENT {
+                Why::Vanished
+            } else {
+                Why::Errno(errno)
+            }
+        };
+        let entry = self.plan.listing.get(self.index);
+        let dir = self
+            .plan
+            .origin(&entry)
+            .fd(disk, &self.cache)
+            .map_err(why)?;
+        let fd = disk
+            .open_file(&dir, self.plan.source_name(&entry))
+            .map_err(why)?;
+        let stat = disk.stat(&fd).map_err(why)?;
+        if stat.kind != Kind::File {
+            return Err(Why::Changing); // Swapped since the scan: never read.
+        }
+        Ok((Arc::new(fd), stat))
+    }
+}
+
+/// Looks once more at a large file of the source that was read to its end.
+pub struct CheckLarge<D: Disk> {
+    pub file: FileId,
+    fd: SharedFd<D>,
+    before: Stat,
+    pub is_consistent: bool,
+}
+
+impl<D: Disk> CheckLarge<D> {
+    pub fn new(file: FileId, fd: SharedFd<D>, before: Stat) -> Self {
+        Self {
+            file,
+            fd,
+            before,
+            is_consistent: false,
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        self.is_consistent = disk
+            .stat(&self.fd)
+            .is_ok_and(|after| is_consistent(&self.before, &after));
+    }
+}
+
+/// What becomes of a large file at the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Whole and right: it gets its name.
+    Keep,
+    /// The source gave up; it said so itself.
+    Drop,
+    /// It is named, and dropped.
+    Fail(Attempt, Why),
+}
+
+/// Ends a large file at the target.
+pub struct EndLarge<D: Disk> {
+    tree: Arc<Tree<D>>,
+    pub file: FileId,
+    fate: Fate,
+    pub outcomes: Outcomes,
+}
+
+impl<D: Disk> EndLarge<D> {
+    pub fn new(tree: Arc<Tree<D>>, file: FileId, fate: Fate) -> Self {
+        Self {
+            tree,
+            file,
+            fate,
+            outcomes: Outcomes::default(),
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        let Self {
+            tree,
+            file,
+            fate,
+            outcomes,
+        } = self;
+        let Some(incoming) = tree.take_incoming(*file) else {
+            return;
+        };
+        let kept = match *fate {
+            Fate::Keep => dress_file(disk, tree, &incoming.fd, &incoming.meta, false)
+                .map_err(|errno| (Attempt::SetMeta, Why::Errno(errno)))
+                .and_then(|()| match tree.policy.durability {
+                    Durability::File => disk
+                        .sync_file(&incoming.fd)
+                        .map_err(|errno| (Attempt::Sync, Why::Errno(errno))),
+                    Durability::None | Durability::Session => Ok(()),
+                })
+                .and_then(|()| {
+                    let renamed =
+                        disk.rename(&incoming.dir_fd, incoming.temp.bytes(), &incoming.name);
+                    renamed.map_err(|errno| (Attempt::Rename, Why::Errno(errno)))
+                })
+                .map(|()| true),
+            Fate::Drop => Ok(false),
+            Fate::Fail(attempt, why) => Err((attempt, why)),
+        };
+        match kept {
+            Ok(true) => tree.count(|counts| counts.files_made += 1),
+            Ok(false) => drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes()),
+            Err((attempt, why)) => {
+                drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
+                outcomes.failed(
+                    tree,
+                    attempt,
+                    why,
+                    incoming.dir.path_below_root(&incoming.name),
+                );
+            }
+        }
+        for closing in tree.ended(incoming.dir_id) {
+            close_dir(disk, tree, &closing, outcomes);
+        }
+    }
+}
+
+/// Removes a temp file; one that can't be removed now is cleaned by a later push.
+pub fn drop_temp<D: Disk>(disk: &D, dir: &D::Fd, temp: &[u8]) {
+    let _ = disk.unlink(dir, temp);
+}

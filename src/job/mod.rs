@@ -1,0 +1,60 @@
+//! Job bodies: batches of plain disk calls over `ops::Disk`, run by the engine's pool or by the
+//! simulator. A job is given everything by value, works until it is done or its budget is spent,
+//! and comes back with its buffers and one outcome for each entry that deserves one.
+//!
+//! | job | side | what it does |
+//! |---|---|---|
+//! | `ListSource` | source | lists, stats and sorts directories |
+//! | `PackJob` | source | reads small files into a PACK |
+//! | `OpenLarge`, `CheckLarge` | source | before and after a large file's content |
+//! | `OpenDest` | target | finds or makes DEST |
+//! | `ListTarget` | target | lists directories into LISTING frames |
+//! | `ApplyPack` | target | applies a PACK, deletions included |
+//! | `EndLarge` | target | names a large file, or drops it |
+//! | `Finish`, `Retire` | target | syncs, and removes the unclean marker |
+
+pub mod apply_pack;
+pub mod dest;
+pub mod dir;
+pub mod large;
+pub mod list;
+pub mod marker;
+pub mod own_name;
+pub mod prune;
+pub mod read_pack;
+pub mod tree;
+
+use crate::ops::Disk;
+use crate::ops::op::{Job, Progress};
+
+/// Any job of a session.
+pub enum Work<D: Disk> {
+    ListSource(list::ListSource<D>),
+    Pack(read_pack::PackJob<D>),
+    OpenLarge(large::OpenLarge<D>),
+    CheckLarge(large::CheckLarge<D>),
+    OpenDest(Box<dest::OpenDest<D>>),
+    ListTarget(Box<list::ListTarget<D>>),
+    Apply(Box<apply_pack::ApplyPack<D>>),
+    EndLarge(large::EndLarge<D>),
+    Finish(dest::Finish<D>),
+    Retire(dest::Retire<D>),
+}
+
+impl<D: Disk> Job<D> for Work<D> {
+    fn run(&mut self, disk: &D) -> Progress {
+        match self {
+            Self::ListSource(job) => return job.run(disk),
+            Self::ListTarget(job) => return job.run(disk),
+            Self::Apply(job) => return job.run(disk),
+            Self::Pack(job) => job.run(disk),
+            Self::OpenLarge(job) => job.run(disk),
+            Self::CheckLarge(job) => job.run(disk),
+            Self::OpenDest(job) => job.run(disk),
+            Self::EndLarge(job) => job.run(disk),
+            Self::Finish(job) => job.run(disk),
+            Self::Retire(job) => job.run(disk),
+        }
+        Progress::Done
+    }
+}

@@ -1,0 +1,352 @@
+//! Fills a PACK: copies the operations that are ready, and reads the small files, links and
+//! nodes of the entries it is told, straight into the block that will be sent.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::dir::{Dir, FdCache};
+use super::list::Origin;
+use crate::limits::{FRAME_HEAD_BYTES, LINK_TARGET_BYTES_MAX, PACK_FILE_BYTES_MAX};
+use crate::model::entry::{Kind, Meta, Stat};
+use crate::model::id::DirId;
+use crate::model::listing::{Entry, Listing};
+use crate::model::report::{Attempt, Side, Trouble, Why};
+use crate::ops::disk::SharedFd;
+use crate::ops::{Buf, Disk, Errno};
+use crate::wire::cursor::Writer;
+use crate::wire::pack::{OP_BYTES_MAX, PackOp, encode_file_head, finish_file};
+
+/// What is to be done with an entry of the source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The target has it.
+    Skip,
+    /// Only metadata differs.
+    FixMeta,
+    /// Made or replaced, whole.
+    Send,
+    /// Not ours to send: a directory (it has its own plan), or a kind the session may not make.
+    Leave,
+}
+
+/// A merged directory of the source, with what is to be done: shared by the jobs that do it.
+pub struct DirPlan<D: Disk> {
+    pub id: DirId,
+    pub origins: Vec<Origin<D>>,
+    pub listing: Listing,
+    /// One per entry of the listing.
+    pub verdicts: Vec<Verdict>,
+    /// The name to read by, where DEST gave the one file that is pushed another one.
+    pub read_as: Option<Box<[u8]>>,
+}
+
+impl<D: Disk> DirPlan<D> {
+    pub fn origin(&self, entry: &Entry<'_>) -> &Arc<Dir<D>> {
+        &self.origins[usize::from(entry.origin)].dir
+    }
+
+    /// The name of the entry in the source.
+    pub fn source_name<'a>(&'a self, entry: &Entry<'a>) -> &'a [u8] {
+        self.read_as.as_deref().unwrap_or(entry.name.bytes())
+    }
+}
+
+/// A part of a PACK, in order.
+pub enum Step<D: Disk> {
+    /// Operations that are encoded already: a range of `PackJob::ready`.
+    Ready(Range<usize>),
+    /// Entries of a plan.
+    Entries {
+        plan: Arc<DirPlan<D>>,
+        range: Range<usize>,
+    },
+}
+
+pub struct PackJob<D: Disk> {
+    /// Its place in the order of PACKs.
+    pub number: u64,
+    /// Directories that stay open until it is back.
+    pub dirs: Vec<DirId>,
+    pub steps: Vec<Step<D>>,
+    pub ready: Vec<u8>,
+    pub buf: Buf,
+    cache: Arc<FdCache<D>>,
+    /// Out: bytes of the payload.
+    pub payload_bytes: usize,
+    /// Out: bytes of file content.
+    pub literal_bytes: u64,
+    pub troubles: Vec<Trouble>,
+    /// Out: entries that outgrew the block since they were listed; they go as large files.
+    pub grown: Vec<(Arc<DirPlan<D>>, usize)>,
+}
+
+impl<D: Disk> PackJob<D> {
+    pub fn new(
+        number: u64,
+        dirs: Vec<DirId>,
+        steps: Vec<Step<D>>,
+        ready: Vec<u8>,
+        buf: Buf,
+        cache: Arc<FdCache<D>>,
+    ) -> Self {
+        Self {
+            number,
+            dirs,
+            steps,
+            ready,
+            buf,
+            cache,
+            payload_bytes: 0,
+            literal_bytes: 0,
+            troubles: Vec::new(),
+            grown: Vec::new(),
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        let Self {
+            steps,
+            ready,
+            buf,
+            cache,
+            troubles,
+            grown,
+            ..
+        } = self;
+        let writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+        let mut filling = Filling {
+            disk,
+            cache,
+            writer,
+            troubles,
+            literal_bytes: 0,
+            here: None,
+        };
+        for step in &*steps {
+            match step {
+                Step::Ready(range) => filling.writer.bytes(&ready[range.clone()]),
+                Step::Entries { plan, range } => {
+                    filling.here = None;
+                    for index in range.clone() {
+                        if !filling.entry(plan, index) {
+                            grown.push((Arc::clone(plan), index));
+                        }
+                    }
+                }
+            }
+        }
+        self.payload_bytes = filling.writer.at();
+        self.literal_bytes = filling.literal_bytes;
+    }
+}
+
+/// Bytes that an entry takes in a PACK, as far as its listing tells.
+pub fn entry_bytes(entry: &Entry<'_>, verdict: Verdict) -> usize {
+    let fixed = OP_BYTES_MAX - 255 + entry.name.bytes().len();
+    match verdict {
+        Verdict::Skip | Verdict::Leave => 0,
+        Verdict::FixMeta => fixed,
+        Verdict::Send => match entry.meta.kind {
+            Kind::File => {
+                fixed
+                    + usize::try_from(entry.size)
+                        .unwrap_or(usize::MAX)
+                        .min(PACK_FILE_BYTES_MAX)
+            }
+            Kind::Symlink => fixed + LINK_TARGET_BYTES_MAX,
+            Kind::Dir | Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => fixed,
+        },
+    }
+}
+
+/// Whether an entry goes as DATA, outside the PACKs.
+pub fn is_large(entry: &Entry<'_>) -> bool {
+    entry.meta.kind == Kind::File && entry.size > PACK_FILE_BYTES_MAX as u64
+}
+
+struct Filling<'a, D: Disk> {
+    disk: &'a D,
+    cache: &'a FdCache<D>,
+    writer: Writer<'a>,
+    troubles: &'a mut Vec<Trouble>,
+    literal_bytes: u64,
+    /// The origin whose descriptor was used last.
+    here: Option<(u16, SharedFd<D>)>,
+}
+
+/// Why an entry did not get into the PACK.
+enum Missed {
+    Failed(Attempt, Why),
+    /// It needs more room than was set aside.
+    Grown,
+}
+
+impl<D: Disk> Filling<'_, D> {
+    /// `false` when the entry has outgrown the block.
+    fn entry(&mut self, plan: &DirPlan<D>, index: usize) -> bool {
+        let entry = plan.listing.get(index);
+        let outcome = match plan.verdicts[index] {
+            Verdict::Skip | Verdict::Leave => Ok(()),
+            Verdict::Send if is_large(&entry) => Ok(()),
+            Verdict::FixMeta => {
+                PackOp::Meta {
+                    dir: plan.id,
+                    name: entry.name,
+                    meta: entry.meta,
+                }
+                .encode(&mut self.writer);
+                Ok(())
+            }
+            Verdict::Send => {
+                let start = self.writer.at();
+                let sent = self.send(plan, &entry);
+                if sent.is_err() {
+                    self.writer.rewind(start);
+                }
+                sent
+            }
+        };
+        match outcome {
+            Ok(()) => true,
+            Err(Missed::Grown) => false,
+            Err(Missed::Failed(what, why)) => {
+                let why = if why == Why::Errno(Errno::NOENT) {
+                    Why::Vanished
+                } else {
+                    why
+                };
+                let path = plan.origin(&entry).path(plan.source_name(&entry));
+                self.troubles.push(Trouble {
+                    side: Side::Source,
+                    path,
+                    what,
+                    why,
+                });
+                true
+            }
+        }
+    }
+
+    fn send(&mut self, plan: &DirPlan<D>, entry: &Entry<'_>) -> Result<(), Missed> {
+        let fail = |what| move |errno| Missed::Failed(what, Why::Errno(errno));
+        let fd = self.fd(plan, entry).map_err(fail(Attempt::Open))?;
+        let name = plan.source_name(entry);
+        match entry.meta.kind {
+            Kind::File => self.file(plan.id, entry, &fd, name),
+            Kind::Symlink => {
+                let mut target = [0; LINK_TARGET_BYTES_MAX + 1];
+                let len = self
+                    .disk
+                    .read_link(&fd, name, &mut target)
+                    .map_err(fail(Attempt::ReadLink))?;
+                let target = target.get(..len).filter(|_| len <= LINK_TARGET_BYTES_MAX);
+                let target = target.ok_or(Missed::Failed(
+                    Attempt::ReadLink,
+                    Why::Errno(Errno::NAMETOOLONG),
+                ))?;
+                PackOp::Symlink {
+                    dir: plan.id,
+                    name: entry.name,
+                    meta: entry.meta,
+                    target,
+                }
+                .encode(&mut self.writer);
+                Ok(())
+            }
+            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => {
+                let op = PackOp::Node {
+                    dir: plan.id,
+                    name: entry.name,
+                    meta: entry.meta,
+                    rdev: entry.size,
+                };
+                op.encode(&mut self.writer);
+                Ok(())
+            }
+            Kind::Dir => unreachable!("a directory has a plan of its own"),
+        }
+    }
+
+    fn fd(&mut self, plan: &DirPlan<D>, entry: &Entry<'_>) -> Result<SharedFd<D>, Errno> {
+        if let Some((origin, fd)) = &self.here
+            && *origin == entry.origin
+        {
+            return Ok(Arc::clone(fd));
+        }
+        let fd = plan.origin(entry).fd(self.disk, self.cache)?;
+        self.here = Some((entry.origin, Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Reads one consistent version, or says why not.
+    fn file(
+        &mut self,
+        dir: DirId,
+        entry: &Entry<'_>,
+        fd: &D::Fd,
+        name: &[u8],
+    ) -> Result<(), Missed> {
+        let start = self.writer.at();
+        for _ in 0..READS_PER_FILE_MAX {
+            self.writer.rewind(start);
+            if self.read_once(dir, entry, fd, name)? {
+                return Ok(());
+            }
+        }
+        Err(Missed::Failed(Attempt::Read, Why::Changing))
+    }
+
+    /// One attempt; `false` when the file changed under it.
+    fn read_once(
+        &mut self,
+        dir: DirId,
+        entry: &Entry<'_>,
+        at: &D::Fd,
+        name: &[u8],
+    ) -> Result<bool, Missed> {
+        let fail = |what| move |errno| Missed::Failed(what, Why::Errno(errno));
+        let fd = self.disk.open_file(at, name).map_err(fail(Attempt::Open))?;
+        let before = self.disk.stat(&fd).map_err(fail(Attempt::Open))?;
+        if before.kind != Kind::File {
+            // Swapped for a fifo, device or directory since the scan: never read.
+            return Err(Missed::Failed(Attempt::Open, Why::Changing));
+        }
+        let size = usize::try_from(before.size).unwrap_or(usize::MAX);
+        let len_at = encode_file_head(&mut self.writer, dir, entry.name, &Meta::from(&before));
+        if size > self.writer.room() || size > PACK_FILE_BYTES_MAX {
+            return Err(Missed::Grown);
+        }
+        let mut got = 0;
+        while got < size {
+            match self
+                .disk
+                .read(&fd, &mut self.writer.rest()[..size - got], got as u64)
+            {
+                Ok(0) => return Ok(false), // It shrank.
+                Ok(bytes) => {
+                    self.writer.advance(bytes);
+                    got += bytes;
+                }
+                Err(errno) => return Err(Missed::Failed(Attempt::Read, Why::Errno(errno))),
+            }
+        }
+        let after = self.disk.stat(&fd).map_err(fail(Attempt::Read))?;
+        if !is_consistent(&before, &after) {
+            return Ok(false);
+        }
+        finish_file(&mut self.writer, len_at, size);
+        self.literal_bytes += size as u64;
+        Ok(true)
+    }
+}
+
+/// Attempts to read a file that keeps changing.
+pub const READS_PER_FILE_MAX: u32 = 3;
+
+/// Whether what was read between two looks at a file is one version of it. A file that only grew
+/// is: its first bytes as of the opening, with the time of the opening, so that the next push
+/// sees the difference.
+pub fn is_consistent(before: &Stat, after: &Stat) -> bool {
+    after.size > before.size
+        || (after.mtime == before.mtime && after.ctime == before.ctime && after.size == before.size)
+}

@@ -1,0 +1,436 @@
+//! `Tree`, what the jobs of one session share at the target: the declared directories, the files
+//! that are under way, and the counts.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::dir::{Dir, FdCache};
+use super::own_name::TempName;
+use crate::limits::DIRS_DECLARED_MAX;
+use crate::model::entry::Meta;
+use crate::model::id::{DirId, FileId, ROOT, SessionId};
+use crate::model::name::Name;
+use crate::model::policy::Policy;
+use crate::model::report::{Attempt, Why};
+use crate::ops::disk::{FsKind, Identity, SharedFd};
+use crate::ops::{Disk, Errno};
+use crate::wire::WireError;
+use crate::wire::hello::Rights;
+
+pub struct Tree<D: Disk> {
+    pub session: SessionId,
+    pub policy: Policy,
+    pub rights: Rights,
+    pub identity: Identity,
+    pub fs: FsKind,
+    pub root: Arc<Dir<D>>,
+    pub cache: FdCache<D>,
+    temp_counter: AtomicU64,
+    state: Mutex<State<D>>,
+}
+
+struct State<D: Disk> {
+    dirs: HashMap<DirId, Node<D>>,
+    incoming: HashMap<FileId, Incoming<D>>,
+    counts: Counts,
+    /// The marker of this session stands in ROOT.
+    is_marked: bool,
+}
+
+/// What the target has done so far.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    pub files_made: u64,
+    pub dirs_made: u64,
+    pub meta_fixed: u64,
+    pub deleted: u64,
+    pub deletes_skipped: u64,
+    pub errors: u64,
+}
+
+/// How a declared directory stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Asked for by LIST, not looked at yet.
+    Declared,
+    /// It does not exist (yet).
+    Absent,
+    /// Its complete listing was sent: deletes are legal in it.
+    Listed,
+    /// It was made, or adopted, by this session.
+    Made,
+    /// It could not be made: everything below is lost.
+    Lost,
+}
+
+struct Node<D: Disk> {
+    dir: Arc<Dir<D>>,
+    parent: DirId,
+    standing: Standing,
+    /// Large files under way in it, and child directories whose CLOSE waits.
+    busy: u32,
+    /// CLOSE came while it was busy.
+    close: Option<Option<Meta>>,
+}
+
+/// A large file under way.
+pub struct Incoming<D: Disk> {
+    pub fd: SharedFd<D>,
+    /// Held, with its lock, until the file has its name.
+    pub dir_fd: SharedFd<D>,
+    pub dir: Arc<Dir<D>>,
+    pub dir_id: DirId,
+    pub temp: TempName,
+    pub name: Box<[u8]>,
+    pub meta: Meta,
+}
+
+/// A directory whose last operation is done.
+pub struct Closing<D: Disk> {
+    pub dir: Arc<Dir<D>>,
+    pub meta: Option<Meta>,
+}
+
+impl<D: Disk> Tree<D> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once; each is a plain fact of the session"
+    )]
+    pub fn new(
+        session: SessionId,
+        policy: Policy,
+        rights: Rights,
+        identity: Identity,
+        fs: FsKind,
+        root: Arc<Dir<D>>,
+        root_is_absent: bool,
+        cache: FdCache<D>,
+    ) -> Self {
+        let standing = if root_is_absent {
+            Standing::Absent
+        } else {
+            Standing::Declared
+        };
+        let node = Node {
+            dir: Arc::clone(&root),
+            parent: ROOT,
+            standing,
+            busy: 0,
+            close: None,
+        };
+        let state = State {
+            dirs: HashMap::from([(ROOT, node)]),
+            incoming: HashMap::new(),
+            counts: Counts::default(),
+            is_marked: false,
+        };
+        let temp_counter = AtomicU64::new(0);
+        Self {
+            session,
+            policy,
+            rights,
+            identity,
+            fs,
+            root,
+            cache,
+            temp_counter,
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<D>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn temp_name(&self) -> TempName {
+        TempName::new(
+            self.session,
+            self.temp_counter.fetch_add(1, Ordering::Relaxed),
+        )
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    pub fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.state().counts);
+    }
+
+    /// Whether one more deletion is allowed; counts it either way.
+    pub fn count_delete(&self) -> bool {
+        let counts = &mut self.state().counts;
+        let is_allowed = self
+            .policy
+            .delete_max
+            .is_none_or(|max| counts.deleted < max);
+        if is_allowed {
+            counts.deleted += 1;
+        } else {
+            counts.deletes_skipped += 1;
+        }
+        is_allowed
+    }
+
+    /// A counted deletion that failed after all.
+    pub fn uncount_delete(&self) {
+        self.state().counts.deleted -= 1;
+    }
+
+    /// Whether the marker has to be written now; the caller does it.
+    pub fn must_mark(&self) -> bool {
+        let wants = !self.fs.is_volatile && !self.policy.dry_run;
+        wants && !std::mem::replace(&mut self.state().is_marked, true)
+    }
+
+    pub fn is_marked(&self) -> bool {
+        self.state().is_marked
+    }
+
+    /// Declares `dir` as `name` of `parent`, for a LIST. Also whether it is known to be absent.
+    pub fn declare(
+        &self,
+        dir: DirId,
+        parent: DirId,
+        name: Option<Name<'_>>,
+    ) -> Result<(Arc<Dir<D>>, bool), WireError> {
+        let mut state = self.state();
+        let Some(name) = name else {
+            let root = state.dirs.get(&ROOT).ok_or(WireError::UnknownDir(ROOT.0))?;
+            return Ok((Arc::clone(&root.dir), root.standing == Standing::Absent));
+        };
+        let above = state
+            .dirs
+            .get(&parent)
+            .ok_or(WireError::UnknownDir(parent.0))?;
+        let is_absent = matches!(above.standing, Standing::Absent | Standing::Lost);
+        let child = Arc::new(Dir::child(&above.dir, name.bytes()));
+        let standing = if is_absent {
+            Standing::Absent
+        } else {
+            Standing::Declared
+        };
+        state.insert(
+            dir,
+            Node {
+                dir: Arc::clone(&child),
+                parent,
+                standing,
+                busy: 0,
+                close: None,
+            },
+        )?;
+        Ok((child, is_absent))
+    }
+
+    /// Declares (or finds declared by a LIST) the directory that a MKDIR names.
+    pub fn declare_made(
+        &self,
+        id: DirId,
+        parent: DirId,
+        name: Name<'_>,
+    ) -> Result<Arc<Dir<D>>, WireError> {
+        let mut state = self.state();
+        if let Some(node) = state.dirs.get(&id) {
+            let is_the_one = node.parent == parent && node.dir.name() == name.bytes();
+            let may_be_made = is_the_one && node.standing == Standing::Absent && id != ROOT;
+            return if may_be_made {
+                Ok(Arc::clone(&node.dir))
+            } else {
+                Err(WireError::DirTwice(id.0))
+            };
+        }
+        let above = state
+            .dirs
+            .get(&parent)
+            .ok_or(WireError::UnknownDir(parent.0))?;
+        let child = Arc::new(Dir::child(&above.dir, name.bytes()));
+        let node = Node {
+            dir: Arc::clone(&child),
+            parent,
+            standing: Standing::Absent,
+            busy: 0,
+            close: None,
+        };
+        state.insert(id, node)?;
+        Ok(child)
+    }
+
+    pub fn set_standing(&self, id: DirId, standing: Standing) {
+        if let Some(node) = self.state().dirs.get_mut(&id) {
+            node.standing = standing;
+        }
+    }
+
+    pub fn set_listed(&self, id: DirId) {
+        self.set_standing(id, Standing::Listed);
+    }
+
+    pub fn set_absent(&self, id: DirId) {
+        self.set_standing(id, Standing::Absent);
+    }
+
+    pub fn find(&self, id: DirId) -> Result<(Arc<Dir<D>>, Standing), WireError> {
+        let state = self.state();
+        let node = state.dirs.get(&id).ok_or(WireError::UnknownDir(id.0))?;
+        if node.close.is_some() {
+            return Err(WireError::UnknownDir(id.0));
+        }
+        Ok((Arc::clone(&node.dir), node.standing))
+    }
+
+    /// A large file begins in its directory.
+    pub fn begin(&self, file: FileId, incoming: Incoming<D>) -> Result<(), WireError> {
+        let mut state = self.state();
+        let dir_id = incoming.dir_id;
+        if state.incoming.contains_key(&file) {
+            return Err(WireError::FileTwice(file.0));
+        }
+        state
+            .dirs
+            .get_mut(&dir_id)
+            .ok_or(WireError::UnknownDir(dir_id.0))?
+            .busy += 1;
+        state.incoming.insert(file, incoming);
+        Ok(())
+    }
+
+    /// Takes a large file out, to be committed or dropped; `ended` follows.
+    pub fn take_incoming(&self, file: FileId) -> Option<Incoming<D>> {
+        self.state().incoming.remove(&file)
+    }
+
+    /// All large files that are under way, when a session breaks off.
+    pub fn take_all_incoming(&self) -> Vec<Incoming<D>> {
+        self.state()
+            .incoming
+            .drain()
+            .map(|(_, incoming)| incoming)
+            .collect()
+    }
+
+    /// CLOSE came: the directory to finish now, if nothing in it is under way.
+    pub fn close(&self, id: DirId, meta: Option<Meta>) -> Result<Option<Closing<D>>, WireError> {
+        let mut state = self.state();
+        let node = state.dirs.get_mut(&id).ok_or(WireError::UnknownDir(id.0))?;
+        if node.close.is_some() {
+            return Err(WireError::UnknownDir(id.0));
+        }
+        if node.busy > 0 {
+            node.close = Some(meta);
+            let parent = node.parent;
+            if id != ROOT {
+                state
+                    .dirs
+                    .get_mut(&parent)
+                    .expect("a parent outlives its children")
+                    .busy += 1;
+            }
+            return Ok(None);
+        }
+        Ok(Some(state.retire(id, meta)))
+    }
+
+    /// A large file in `id` has ended: the directories, innermost first, that were waiting for it.
+    pub fn ended(&self, id: DirId) -> Vec<Closing<D>> {
+        let mut state = self.state();
+        let mut closings = Vec::new();
+        let mut at = id;
+        loop {
+            let node = state
+                .dirs
+                .get_mut(&at)
+                .expect("a busy directory is not retired");
+            node.busy -= 1;
+            if node.busy > 0 {
+                return closings;
+            }
+            let Some(meta) = node.close.take() else {
+                return closings;
+            };
+            let parent = node.parent;
+            closings.push(state.retire(at, meta));
+            if at == ROOT {
+                return closings;
+            }
+            at = parent;
+        }
+    }
+
+    /// Whether CLOSE of ROOT has come and been carried out.
+    pub fn is_closed(&self) -> bool {
+        self.state().dirs.is_empty()
+    }
+}
+
+impl<D: Disk> State<D> {
+    fn insert(&mut self, id: DirId, node: Node<D>) -> Result<(), WireError> {
+        if self.dirs.len() >= DIRS_DECLARED_MAX {
+            return Err(WireError::TooMany {
+                what: "open directories",
+                max: DIRS_DECLARED_MAX,
+            });
+        }
+        if self.dirs.contains_key(&id) {
+            return Err(WireError::DirTwice(id.0));
+        }
+        self.dirs.insert(id, node);
+        Ok(())
+    }
+
+    fn retire(&mut self, id: DirId, meta: Option<Meta>) -> Closing<D> {
+        let node = self.dirs.remove(&id).expect("the caller looked it up");
+        let may_close = matches!(
+            node.standing,
+            Standing::Made | Standing::Listed | Standing::Declared
+        );
+        Closing {
+            dir: node.dir,
+            meta: meta.filter(|_| may_close),
+        }
+    }
+}
+
+/// A failure that no further file can escape: the session ends with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fatal {
+    pub path: Vec<u8>,
+    pub attempt: Attempt,
+    pub errno: Errno,
+}
+
+/// Whether `errno` of a write makes all later ones pointless: full, over quota, read-only.
+pub fn is_fatal(errno: Errno) -> bool {
+    matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::ROFS)
+}
+
+/// Outcomes that jobs of the target hand up: what NOTICE and STOP frames are made of.
+#[derive(Default, Debug)]
+pub struct Outcomes {
+    pub troubles: Vec<(Attempt, Why, Vec<u8>)>,
+    /// (is a directory, path), said when the policy asks for it.
+    pub deleted: Vec<(bool, Vec<u8>)>,
+    pub stopped_dirs: Vec<DirId>,
+    pub fatal: Option<Fatal>,
+    /// The peer's fault.
+    pub error: Option<WireError>,
+}
+
+impl Outcomes {
+    /// Notes a failure of the disk, fatal or not.
+    pub fn failed<D: Disk>(&mut self, tree: &Tree<D>, attempt: Attempt, why: Why, path: Vec<u8>) {
+        tree.count(|counts| counts.errors += 1);
+        if let Why::Errno(errno) = why
+            && is_fatal(errno)
+            && self.fatal.is_none()
+        {
+            self.fatal = Some(Fatal {
+                path: path.clone(),
+                attempt,
+                errno,
+            });
+        }
+        self.troubles.push((attempt, why, path));
+    }
+}

@@ -1,0 +1,198 @@
+//! The acceptor: one thread waits at all listeners and gives each connection to the shard that
+//! has the fewest. Never hot, so it blocks like any other program.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Timespec;
+
+use super::config::Listen;
+use crate::engine::start::tune_tcp;
+
+/// A bound listener.
+pub enum Listener {
+    Unix {
+        listener: UnixListener,
+        path: std::path::PathBuf,
+    },
+    Tcp(TcpListener),
+}
+
+/// Where a connection came from; it decides what its session may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// The UNIX socket: its mode admits the server's own user only.
+    Own,
+    /// TCP without an identity.
+    Anyone,
+}
+
+/// A connection for a shard.
+pub struct Arrival {
+    pub stream: OwnedFd,
+    pub origin: Origin,
+    /// For the log.
+    pub peer: String,
+}
+
+impl Listener {
+    pub fn bind(listen: &Listen) -> io::Result<Self> {
+        match listen {
+            Listen::Tcp { address } => {
+                let listener = TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                Ok(Self::Tcp(listener))
+            }
+            Listen::Unix { socket } => {
+                let listener = bind_unix(socket)?;
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix {
+                    listener,
+                    path: socket.clone(),
+                })
+            }
+        }
+    }
+
+    pub fn place(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| "tcp".to_owned(), |address| address.to_string()),
+            Self::Unix { path, .. } => path.display().to_string(),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix { listener, .. } => listener.as_fd(),
+        }
+    }
+
+    fn accept(&self) -> io::Result<Arrival> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                tune_tcp(&stream);
+                Ok(Arrival {
+                    stream: stream.into(),
+                    origin: Origin::Anyone,
+                    peer: address.to_string(),
+                })
+            }
+            Self::Unix { listener, .. } => {
+                let (stream, _) = listener.accept()?;
+                let peer = match rustix::net::sockopt::socket_peercred(&stream) {
+                    Ok(cred) => format!(
+                        "unix:uid={},pid={}",
+                        cred.uid.as_raw(),
+                        cred.pid.as_raw_nonzero()
+                    ),
+                    Err(_) => "unix".to_owned(),
+                };
+                Ok(Arrival {
+                    stream: stream.into(),
+                    origin: Origin::Own,
+                    peer,
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix { path, .. } = self {
+            // A socket file that stays is taken over at the next start.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Binds with mode 0600; takes over the file of a server that is gone.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(above) = path.parent()
+        && !above.as_os_str().is_empty()
+        && !above.exists()
+    {
+        std::fs::create_dir(above)?;
+        std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let bind = || {
+        // The mode has to be right from the first instant; no other thread runs yet.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(before);
+        bound
+    };
+    match bind() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_dead = UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            if !is_dead {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            bind()
+        }
+        bound => bound,
+    }
+}
+
+/// Milliseconds without accepting after the process ran out of descriptors.
+const PAUSE_AT_LIMIT: Duration = Duration::from_millis(200);
+
+/// Accepts until `stop` becomes readable. `give` takes each connection.
+pub fn accept_until(
+    listeners: &[Listener],
+    stop: BorrowedFd<'_>,
+    mut give: impl FnMut(Arrival),
+    mut complain: impl FnMut(&io::Error),
+) {
+    let mut is_at_limit = false;
+    loop {
+        let mut waits = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        if !is_at_limit {
+            waits.extend(
+                listeners
+                    .iter()
+                    .map(|listener| PollFd::from_borrowed_fd(listener.fd(), PollFlags::IN)),
+            );
+        }
+        let pause = Timespec::try_from(PAUSE_AT_LIMIT).expect("a fraction of a second");
+        match poll(&mut waits, is_at_limit.then_some(&pause)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return complain(&errno.into()),
+        }
+        if !waits[0].revents().is_empty() {
+            return;
+        }
+        is_at_limit = false;
+        for listener in listeners {
+            loop {
+                match listener.accept() {
+                    Ok(arrival) => give(arrival),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // The peer was gone before it was served.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                        ) => {}
+                    Err(error) => {
+                        complain(&error);
+                        is_at_limit = true;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! FLOOR 5: `sy-server`, from the command line to the log.
+
+pub mod acceptor;
+pub mod args;
+pub mod config;
+pub mod log;
+pub mod operator_file;
+pub mod run;
+
+#[cfg(test)]
+mod testing {
+    use std::fs;
+    use std::ops::Deref;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A directory of one test, removed when it ends.
+    pub(super) struct Dir(PathBuf);
+
+    impl Dir {
+        pub(super) fn new(name: &str) -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let own = format!("sy-test-{name}-{}-{count}", std::process::id());
+            let path = std::env::temp_dir().join(own);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Deref for Dir {
+        type Target = Path;
+
+        fn deref(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The server's life: modules are opened, listeners bound, shards started; a signal drains them.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::acceptor::{Arrival, Listener, Origin, accept_until};
+use super::config::ServerConfig;
+use super::log::{Log, SessionLine};
+use crate::engine::bell::Waker;
+use crate::engine::disk::PosixDisk;
+use crate::engine::lanes::LaneTable;
+use crate::engine::probe;
+use crate::engine::shard::PortKey;
+use crate::engine::start::{self, PosixShard};
+use crate::limits::{DRAIN_SECONDS_MAX, IDLE_SECONDS_MAX, POOL_THREADS};
+use crate::model::id::SessionId;
+use crate::model::module::ModuleTable;
+use crate::model::report::Exit;
+use crate::ops::Disk;
+use crate::session::target::Exports;
+use crate::session::{Session, SessionError, Target};
+use crate::wire::hello::Rights;
+
+/// Serves until a signal ends it; the exit code of the program.
+pub fn serve(config: ServerConfig, log: Log) -> Exit {
+    start::prepare_process();
+    let log = Arc::new(log);
+    match Server::start(&config, &log) {
+        Ok(server) => server.run(),
+        Err(StartError { what, why, exit }) => {
+            log.say(format_args!("{what}: {why}"), None);
+            exit
+        }
+    }
+}
+
+/// Prints what this host gives the engine.
+pub fn doctor() -> Exit {
+    let here = std::env::current_dir().map(|dir| dir.as_os_str().as_bytes().to_vec());
+    let found = probe::doctor(here.as_deref().ok(), &LaneTable::default());
+    let is_able = found.engine.is_ok();
+    // Nobody is left to be told that the terminal is closed.
+    let _ = io::Write::write_all(&mut io::stdout(), format!("{found}").as_bytes());
+    if is_able { Exit::Ok } else { Exit::Start }
+}
+
+struct StartError {
+    what: String,
+    why: String,
+    exit: Exit,
+}
+
+/// What the acceptor and a shard share.
+struct Desk {
+    arrivals: Mutex<Vec<Arrival>>,
+    sessions_count: AtomicUsize,
+    is_draining: AtomicBool,
+}
+
+struct ShardHandle {
+    desk: Arc<Desk>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+}
+
+/// Who may do what, by where the connection came from.
+struct Doors {
+    own: Arc<Exports<PosixDisk>>,
+    anyone: Arc<Exports<PosixDisk>>,
+}
+
+struct Server {
+    listeners: Vec<Listener>,
+    shards: Vec<ShardHandle>,
+    stop: UnixStream,
+    log: Arc<Log>,
+}
+
+impl Server {
+    fn start(config: &ServerConfig, log: &Arc<Log>) -> Result<Self, StartError> {
+        let doors = Arc::new(open_doors(&config.modules)?);
+        let listeners = config.listeners.iter().map(|listen| {
+            Listener::bind(listen).map_err(|error| StartError {
+                what: listen.place(),
+                why: format!("cannot listen: {error}"),
+                exit: Exit::Socket,
+            })
+        });
+        let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
+        let stop = watch_signals().map_err(|error| StartError {
+            what: "signals".to_owned(),
+            why: error.to_string(),
+            exit: Exit::Start,
+        })?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards_count = config.shards.map_or(cores, usize::from);
+        let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
+        let shards = (0..shards_count)
+            .map(|number| start_shard(number, pool_threads, &doors, log))
+            .collect::<Result<Vec<_>, StartError>>()?;
+        for listener in &listeners {
+            log.say(
+                format_args!(
+                    "listening on {}, {} modules",
+                    listener.place(),
+                    config.modules.len()
+                ),
+                None,
+            );
+        }
+        Ok(Self {
+            listeners,
+            shards,
+            stop,
+            log: Arc::clone(log),
+        })
+    }
+
+    fn run(self) -> Exit {
+        let Self {
+            listeners,
+            shards,
+            stop,
+            log,
+        } = self;
+        let give = |arrival: Arrival| {
+            let least = shards
+                .iter()
+                .min_by_key(|shard| shard.desk.sessions_count.load(Ordering::Relaxed));
+            let shard = least.expect("there is at least one shard");
+            shard.desk.sessions_count.fetch_add(1, Ordering::Relaxed);
+            shard
+                .desk
+                .arrivals
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(arrival);
+            shard.waker.wake();
+        };
+        let complain = |error: &io::Error| {
+            log.say(
+                format_args!("cannot accept: {error}"),
+                Some("raise the limit of open files (LimitNOFILE=)"),
+            );
+        };
+        accept_until(&listeners, stop.as_fd(), give, complain);
+        drop(listeners);
+        log.say(format_args!("shutting down"), None);
+        for shard in &shards {
+            shard.desk.is_draining.store(true, Ordering::Relaxed);
+            shard.waker.wake();
+        }
+        let mut exit = Exit::Ok;
+        for shard in shards {
+            if shard.thread.join().is_err() {
+                exit = Exit::Start;
+            }
+        }
+        exit
+    }
+}
+
+fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
+    let mut roots = HashMap::new();
+    for module in modules.iter() {
+        let path = module.root.as_os_str().as_bytes();
+        let root = PosixDisk
+            .open_operator_dir(path)
+            .map_err(|errno| StartError {
+                what: module.root.display().to_string(),
+                why: format!(
+                    "cannot open the module's directory: {}",
+                    io::Error::from(errno)
+                ),
+                exit: Exit::Start,
+            })?;
+        roots.insert(module.name.bytes().to_vec(), Arc::new(root));
+    }
+    let is_root = PosixDisk.identity().is_root;
+    let own = Rights {
+        owners: is_root,
+        setid: true,
+        nodes: is_root,
+    };
+    let with = |rights| {
+        Arc::new(Exports {
+            modules: modules.clone(),
+            roots: roots.clone(),
+            rights,
+        })
+    };
+    Ok(Doors {
+        own: with(own),
+        anyone: with(Rights::default()),
+    })
+}
+
+/// A stream that becomes readable at SIGTERM or SIGINT.
+fn watch_signals() -> io::Result<UnixStream> {
+    let (stop, signal) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGINT, signal.try_clone()?)?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, signal)?;
+    Ok(stop)
+}
+
+fn start_shard(
+    number: usize,
+    pool_threads: usize,
+    doors: &Arc<Doors>,
+    log: &Arc<Log>,
+) -> Result<ShardHandle, StartError> {
+    let failed = |why: String| StartError {
+        what: format!("shard {number}"),
+        why,
+        exit: Exit::Start,
+    };
+    let desk = Arc::new(Desk {
+        arrivals: Mutex::new(Vec::new()),
+        sessions_count: AtomicUsize::new(0),
+        is_draining: AtomicBool::new(false),
+    });
+    let (tell, told) = std::sync::mpsc::channel();
+    let worker = Worker {
+        desk: Arc::clone(&desk),
+        doors: Arc::clone(doors),
+        log: Arc::clone(log),
+    };
+    let thread = std::thread::Builder::new()
+        .name(format!("sy-shard-{number}"))
+        .spawn(move || {
+            // A ring belongs to the thread that makes it.
+            match start::shard(pool_threads) {
+                Ok(mut shard) => {
+                    let _ = tell.send(Ok(shard.ring_mut().waker()));
+                    worker.run(&mut shard);
+                }
+                Err(error) => {
+                    let _ = tell.send(Err(error));
+                }
+            }
+        });
+    let thread = thread.map_err(|error| failed(error.to_string()))?;
+    let waker = told
+        .recv()
+        .map_err(|_| failed("it did not start".to_owned()))?;
+    let waker = waker.map_err(|error| failed(error.to_string()))?;
+    Ok(ShardHandle {
+        desk,
+        waker,
+        thread,
+    })
+}
+
+/// The thread of one shard.
+struct Worker {
+    desk: Arc<Desk>,
+    doors: Arc<Doors>,
+    log: Arc<Log>,
+}
+
+impl Worker {
+    fn run(&self, shard: &mut PosixShard) {
+        let mut peers: HashMap<PortKey, String> = HashMap::new();
+        let mut drain_until = None;
+        loop {
+            let arrivals = std::mem::take(
+                &mut *self
+                    .desk
+                    .arrivals
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            for arrival in arrivals {
+                let key = self.open(shard, arrival.stream, arrival.origin);
+                peers.insert(key, arrival.peer);
+            }
+            if self.desk.is_draining.load(Ordering::Relaxed) {
+                let until = *drain_until.get_or_insert_with(|| {
+                    shard.now().plus(Duration::from_secs(DRAIN_SECONDS_MAX))
+                });
+                if self.drain(shard, until) {
+                    return;
+                }
+            }
+            if let Err(errno) = shard.turn(drain_until) {
+                let why = io::Error::from(errno);
+                return self.log.say(format_args!("the ring failed: {why}"), None);
+            }
+            while let Some((key, session, opened)) = shard.next_finished() {
+                self.desk.sessions_count.fetch_sub(1, Ordering::Relaxed);
+                let peer = peers.remove(&key).unwrap_or_default();
+                if let Session::Target(target) = session {
+                    self.log(&target, &peer, shard.now().since(opened), shard.now());
+                }
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        shard: &mut PosixShard,
+        stream: std::os::fd::OwnedFd,
+        origin: Origin,
+    ) -> PortKey {
+        let exports = match origin {
+            Origin::Own => Arc::clone(&self.doors.own),
+            Origin::Anyone => Arc::clone(&self.doors.anyone),
+        };
+        let stream = shard.ring_mut().add_stream(stream);
+        let session = Session::Target(Box::new(Target::new(exports, true)));
+        shard.open(session, stream, Some(Duration::from_secs(IDLE_SECONDS_MAX)))
+    }
+
+    /// Ends idle sessions now and busy ones when their time is up; whether all are gone.
+    fn drain(&self, shard: &mut PosixShard, until: crate::model::time::Moment) -> bool {
+        let is_late = shard.now() >= until;
+        for key in shard.keys() {
+            if is_late || !shard.session(key).is_greeted() {
+                shard.break_off(key, SessionError::ShuttingDown);
+            }
+        }
+        let is_hopeless = shard.now() >= until.plus(Duration::from_secs(DRAIN_SECONDS_MAX));
+        shard.sessions_count() == 0 || is_hopeless
+    }
+
+    fn log(
+        &self,
+        target: &Target<PosixDisk>,
+        peer: &str,
+        elapsed: Duration,
+        now: crate::model::time::Moment,
+    ) {
+        let why = target.error().map(ToString::to_string);
+        let Some(hello) = target.hello() else {
+            return self
+                .log
+                .refused(peer, why.as_deref().unwrap_or("no greeting"), now);
+        };
+        self.log.session(&SessionLine {
+            session: SessionId(hello.session.0),
+            peer,
+            module: &hello.module,
+            totals: &target.totals(),
+            dry_run: hello.policy.dry_run,
+            durability: target.has_reported().then_some(hello.policy.durability),
+            exit: target.exit(),
+            why: why.as_deref(),
+            elapsed,
+        });
+    }
+}

@@ -1,0 +1,419 @@
+//! `Port`, the byte side of a session: cuts what arrives into frames, whatever its segments, and
+//! turns the session's requests into ops. An idle stream holds no block: heads arrive in the
+//! ring's own memory, and a block is taken when the length of the payload is known.
+
+use super::{Action, Env, Event, Session, SessionError};
+use crate::job::Work;
+use crate::limits::{FRAME_HEAD_BYTES, SEND_RESERVE_BLOCKS};
+use crate::model::id::FileId;
+use crate::model::time::Moment;
+use crate::ops::op::{Completion, Op, StreamId};
+use crate::ops::{BlockPool, Buf, Disk, Errno};
+use crate::wire::{FrameKind, Head, WireError, seal};
+
+/// How far the next frame has got.
+enum Receiving {
+    /// Nothing is asked for. Next: Head.
+    Idle,
+    /// A head is under way. Next: WantsBlock.
+    Head,
+    /// The head is there, the payload needs a block. Next: Body.
+    WantsBlock(Head, [u8; FRAME_HEAD_BYTES]),
+    /// The payload is under way. Next: Idle.
+    Body(Head),
+    /// Frames can't be told any more; what comes is read and dropped, so that the peer reads our
+    /// last word before it finds the stream closed. Next: Ended.
+    Draining,
+    /// The stream has ended.
+    Ended,
+}
+
+pub struct Port<D: Disk> {
+    pub session: Session<D>,
+    link: Link,
+    receiving: Receiving,
+    /// Ops of this session that are not back.
+    in_flight: u32,
+    is_ending: bool,
+    is_sending: bool,
+    /// A sign of life that we sent for the session, not a frame of its own.
+    is_heartbeat: bool,
+    has_received: bool,
+    /// An op that only drains is in flight.
+    is_draining: bool,
+    pub last_received: Moment,
+    pub last_sent: Moment,
+}
+
+/// What a session talks through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    Stream(StreamId),
+    /// The other session is in this process, too: blocks change hands, nothing is copied.
+    Pair,
+}
+
+/// What the loop does with a port after it was polled.
+pub enum Wish<D: Disk> {
+    Op(Op<D, Work<D>>, Token),
+    /// Hand the frame to the other end of a pair, once that wants one; then `handed` is called.
+    Hand(Buf),
+    /// Shut the stream; everything in flight comes back.
+    Shut,
+}
+
+/// What a port wants to hear with a completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Token {
+    None,
+    File(FileId),
+}
+
+impl<D: Disk> Port<D> {
+    pub fn new(session: Session<D>, link: Link, now: Moment) -> Self {
+        Self {
+            session,
+            link,
+            receiving: Receiving::Idle,
+            in_flight: 0,
+            is_ending: false,
+            is_sending: false,
+            is_heartbeat: false,
+            has_received: false,
+            is_draining: false,
+            last_received: now,
+            last_sent: now,
+        }
+    }
+
+    /// The session is over and nothing of it is in flight.
+    pub fn is_finished(&self) -> bool {
+        self.is_ending && self.in_flight == 0
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
+    /// Takes in a completion of one of its ops.
+    pub fn hear(&mut self, completion: Completion<D, Work<D>>, token: Token, now: Moment) {
+        self.in_flight -= 1;
+        let Completion { op, result, .. } = completion;
+        match op {
+            Op::RecvHead { head, got, .. } => self.head_received(&head, got, result, now),
+            Op::Recv { buf, range, .. } => self.body_received(buf, range.len(), result, now),
+            Op::Send { buf, .. } => {
+                drop(buf);
+                self.is_sending = false;
+                self.last_sent = now;
+                let was_heartbeat = std::mem::take(&mut self.is_heartbeat);
+                if let Err(errno) = result {
+                    self.broken(SessionError::Lost(Some(errno)));
+                }
+                if !was_heartbeat {
+                    self.session.handle(Event::Sent);
+                }
+            }
+            Op::Read { buf, offset, .. } => {
+                self.session.handle(Event::Read {
+                    file: file_of(token),
+                    buf,
+                    offset,
+                    result,
+                });
+            }
+            Op::Write { buf, .. } => {
+                drop(buf);
+                self.session.handle(Event::Written {
+                    file: file_of(token),
+                    result: result.map(|_| ()),
+                });
+            }
+            Op::Job(work) => self.session.handle(Event::JobDone(work, result.is_ok())),
+        }
+    }
+
+    fn head_received(
+        &mut self,
+        head: &[u8; FRAME_HEAD_BYTES],
+        got: usize,
+        result: Result<usize, Errno>,
+        now: Moment,
+    ) {
+        match result {
+            Err(errno) => return self.broken(SessionError::Lost(Some(errno))),
+            Ok(_) if got == 0 => return self.broken(SessionError::Lost(None)),
+            Ok(_) if got < FRAME_HEAD_BYTES => {
+                let mut first = [0; 16];
+                first[..got].copy_from_slice(&head[..got]);
+                let error = if self.has_received {
+                    SessionError::Lost(None)
+                } else {
+                    WireError::NotSy(first).into()
+                };
+                return self.broken(error);
+            }
+            Ok(_) => {}
+        }
+        self.last_received = now;
+        match Head::decode(head) {
+            Ok(decoded) => self.receiving = Receiving::WantsBlock(decoded, *head),
+            // The first bytes of all tell whether the peer speaks our language at all.
+            Err(_) if !self.has_received => self.broken(WireError::NotSy(*head).into()),
+            Err(error) => self.broken(error.into()),
+        }
+        self.has_received = true;
+    }
+
+    fn body_received(&mut self, buf: Buf, asked: usize, result: Result<usize, Errno>, now: Moment) {
+        let head = match std::mem::replace(&mut self.receiving, Receiving::Idle) {
+            Receiving::Body(head) => head,
+            Receiving::Idle
+            | Receiving::Head
+            | Receiving::WantsBlock(..)
+            | Receiving::Draining
+            | Receiving::Ended => {
+                self.is_draining = false;
+                return match result {
+                    Ok(got) if got == asked => self.receiving = Receiving::Draining,
+                    Ok(_) | Err(_) => self.broken(SessionError::Lost(None)),
+                };
+            }
+        };
+        match result {
+            Ok(got) if got == asked => {}
+            Ok(_) => return self.broken(SessionError::Lost(None)),
+            Err(errno) => return self.broken(SessionError::Lost(Some(errno))),
+        }
+        self.last_received = now;
+        self.frame(head, buf);
+    }
+
+    fn frame(&mut self, head: Head, buf: Buf) {
+        match head.verify(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes]) {
+            Ok(()) => self.session.handle(Event::Frame { head, buf }),
+            Err(error) => self.broken(error.into()),
+        }
+    }
+
+    /// Ends the session for a reason of this side. A target still tells its source why.
+    pub fn stop(&mut self, error: SessionError) {
+        if matches!(self.session, Session::Source(_)) {
+            self.receiving = Receiving::Ended;
+        }
+        self.session.handle(Event::Stopped(error));
+    }
+
+    /// Whether the other end of a pair may hand over a frame.
+    pub fn wants_hand(&self) -> bool {
+        self.is_ending || self.session.wants_frame()
+    }
+
+    /// Takes a frame from the other end of a pair.
+    pub fn take_hand(&mut self, buf: Buf) {
+        if self.is_ending {
+            return;
+        }
+        let head = buf.first_chunk().expect("a block is longer than a head");
+        let head = Head::decode(head).expect("sealed in this process");
+        self.session.handle(Event::Frame { head, buf });
+    }
+
+    /// The frame that was to be handed over is.
+    pub fn handed(&mut self) {
+        self.session.handle(Event::Sent);
+    }
+
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    /// The stream is of no use any more, because of `error`.
+    pub fn broken(&mut self, error: SessionError) {
+        let is_told = matches!(
+            (&self.session, &error),
+            (Session::Target(_), SessionError::Wire(_))
+        );
+        self.receiving = if is_told {
+            Receiving::Draining
+        } else {
+            Receiving::Ended
+        };
+        self.session.handle(Event::Broken(error));
+    }
+
+    /// The next thing to do, or `None` until another event.
+    pub fn poll(&mut self, env: &Env<'_>) -> Option<Wish<D>> {
+        if self.is_ending {
+            return None;
+        }
+        if let Link::Stream(stream) = self.link
+            && let Some(op) = self.poll_receive(stream, env.blocks)
+        {
+            return Some(self.op(op, Token::None));
+        }
+        if self.is_heartbeat {
+            return None; // Until it is out, nothing else may be sent.
+        }
+        loop {
+            let (op, token) = match self.session.poll_action(env)? {
+                Action::Send { buf, len } => {
+                    if self.is_sending {
+                        unreachable!(
+                            "a session sends one frame at a time, and a heartbeat only in between"
+                        );
+                    }
+                    if matches!(self.receiving, Receiving::Ended) {
+                        drop(buf); // Nobody is there to read it.
+                        self.session.handle(Event::Sent);
+                        continue;
+                    }
+                    match self.link {
+                        Link::Stream(stream) => {
+                            self.is_sending = true;
+                            (
+                                Op::Send {
+                                    stream,
+                                    buf,
+                                    range: 0..len,
+                                },
+                                Token::None,
+                            )
+                        }
+                        Link::Pair => return Some(Wish::Hand(buf)),
+                    }
+                }
+                Action::Job(work) => (Op::Job(work), Token::None),
+                Action::Read {
+                    file,
+                    fd,
+                    buf,
+                    at,
+                    len,
+                    offset,
+                } => (
+                    Op::Read {
+                        fd,
+                        buf,
+                        range: at..at + len,
+                        offset,
+                    },
+                    Token::File(file),
+                ),
+                Action::Write {
+                    file,
+                    fd,
+                    buf,
+                    at,
+                    len,
+                    offset,
+                } => (
+                    Op::Write {
+                        fd,
+                        buf,
+                        range: at..at + len,
+                        offset,
+                    },
+                    Token::File(file),
+                ),
+                Action::End => {
+                    self.is_ending = true;
+                    return Some(Wish::Shut);
+                }
+            };
+            return Some(self.op(op, token));
+        }
+    }
+
+    fn op(&mut self, op: Op<D, Work<D>>, token: Token) -> Wish<D> {
+        self.in_flight += 1;
+        Wish::Op(op, token)
+    }
+
+    fn poll_receive(&mut self, stream: StreamId, blocks: &BlockPool) -> Option<Op<D, Work<D>>> {
+        match std::mem::replace(&mut self.receiving, Receiving::Idle) {
+            Receiving::Idle if self.session.wants_frame() => {
+                self.receiving = Receiving::Head;
+                Some(Op::RecvHead {
+                    stream,
+                    head: [0; FRAME_HEAD_BYTES],
+                    got: 0,
+                })
+            }
+            Receiving::WantsBlock(head, bytes) => {
+                let reserve = if matches!(self.session, Session::Target(_)) {
+                    SEND_RESERVE_BLOCKS
+                } else {
+                    0
+                };
+                let block = if blocks.free_count() > reserve {
+                    blocks.take()
+                } else {
+                    None
+                };
+                let Some(mut buf) = block else {
+                    self.receiving = Receiving::WantsBlock(head, bytes);
+                    return None;
+                };
+                if head.payload_bytes == 0 {
+                    self.frame(head, buf);
+                    return self.poll_receive(stream, blocks);
+                }
+                buf[..FRAME_HEAD_BYTES].copy_from_slice(&bytes);
+                self.receiving = Receiving::Body(head);
+                Some(Op::Recv {
+                    stream,
+                    buf,
+                    range: FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + head.payload_bytes,
+                })
+            }
+            Receiving::Draining if !self.is_draining => {
+                self.receiving = Receiving::Draining;
+                let buf = blocks.take()?;
+                self.is_draining = true;
+                Some(Op::Recv {
+                    stream,
+                    range: 0..buf.len(),
+                    buf,
+                })
+            }
+            other => {
+                self.receiving = other;
+                None
+            }
+        }
+    }
+
+    /// Shows that this side is alive, when it has been silent for long.
+    pub fn heartbeat(&mut self, blocks: &BlockPool) -> Option<Wish<D>> {
+        let Link::Stream(stream) = self.link else {
+            return None;
+        };
+        if self.is_sending
+            || self.is_ending
+            || !self.session.is_greeted()
+            || matches!(self.receiving, Receiving::Ended)
+        {
+            return None;
+        }
+        let mut buf = blocks.take()?;
+        let len = seal(&mut buf, FrameKind::Ignorable, 0);
+        self.is_sending = true;
+        self.is_heartbeat = true;
+        Some(self.op(
+            Op::Send {
+                stream,
+                buf,
+                range: 0..len,
+            },
+            Token::None,
+        ))
+    }
+}
+
+fn file_of(token: Token) -> FileId {
+    match token {
+        Token::File(file) => file,
+        Token::None => unreachable!("reads and writes are of a file"),
+    }
+}

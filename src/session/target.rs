@@ -1,0 +1,954 @@
+//! The target of a push: joins the frames of one session to the jobs that list, apply and
+//! commit. Operations apply in stream order, one PACK after the other; the content of large
+//! files passes them by.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::{Action, Env, Event, SessionError};
+use crate::job::Work;
+use crate::job::apply_pack::ApplyPack;
+use crate::job::dest::{Finish, OpenDest, Retire, Scope};
+use crate::job::large::{EndLarge, Fate};
+use crate::job::list::{ListTarget, TargetDir};
+use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
+use crate::limits::{
+    FRAME_HEAD_BYTES, NOTICES_WAITING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
+};
+use crate::model::entry::Kind;
+use crate::model::id::FileId;
+use crate::model::module::ModuleTable;
+use crate::model::policy::Durability;
+use crate::model::report::{Attempt, Exit, Totals, Why};
+use crate::ops::disk::SharedFd;
+use crate::ops::{BlockPool, Buf, Disk, Errno};
+use crate::wire::cursor::{Reader, Writer};
+use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
+use crate::wire::head::{FileDigest, chunk_digest};
+use crate::wire::hello::{Hello, Refusal, Refused, Rights, Welcome};
+use crate::wire::list::Request;
+use crate::wire::report::{Done, NOTICE_BYTES_MAX, NOTICE_PATH_BYTES_MAX, Notice, Report, Stop};
+use crate::wire::{FrameKind, Head, WireError, seal};
+
+/// Who decides where a session may go and what it may do there.
+pub trait Doorkeeper<D: Disk>: Send + Sync {
+    /// The scope and the rights of a session that asks for `module`, or why it is refused.
+    fn admit(&self, module: &[u8]) -> Result<(Scope<D>, Rights), Refusal>;
+}
+
+/// The embedded target: the user's own file system with the user's own rights.
+pub struct OwnRights {
+    pub is_root: bool,
+}
+
+impl<D: Disk> Doorkeeper<D> for OwnRights {
+    fn admit(&self, module: &[u8]) -> Result<(Scope<D>, Rights), Refusal> {
+        if !module.is_empty() {
+            return Err(Refusal::UnknownModule);
+        }
+        Ok((
+            Scope::Own,
+            Rights {
+                owners: self.is_root,
+                setid: true,
+                nodes: self.is_root,
+            },
+        ))
+    }
+}
+
+/// The exported modules, their roots open.
+pub struct Exports<D: Disk> {
+    pub modules: ModuleTable,
+    pub roots: HashMap<Vec<u8>, SharedFd<D>>,
+    pub rights: Rights,
+}
+
+impl<D: Disk> Doorkeeper<D> for Exports<D> {
+    fn admit(&self, name: &[u8]) -> Result<(Scope<D>, Rights), Refusal> {
+        let module = self.modules.get(name).ok_or(Refusal::UnknownModule)?;
+        if module.read_only {
+            return Err(Refusal::ReadOnlyModule);
+        }
+        let root = self.roots.get(name).ok_or(Refusal::UnknownModule)?;
+        Ok((
+            Scope::Module {
+                root: Arc::clone(root),
+            },
+            self.rights,
+        ))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Next: Opening, Over.
+    AwaitingHello,
+    /// DEST is looked for. Next: Serving, Over.
+    Opening,
+    /// Next: Finishing.
+    Serving,
+    /// The last job runs. Next: Reporting.
+    Finishing,
+    /// REPORT is on its way, or was sent; the source hangs up. Next: Over.
+    Reporting,
+    Over,
+}
+
+/// A large file on its way in.
+struct Incoming<D: Disk> {
+    /// `None`: it could not be made, its content is dropped.
+    fd: Option<SharedFd<D>>,
+    size: u64,
+    received: u64,
+    digest: FileDigest,
+    writes_in_flight: u32,
+    failed: Option<Errno>,
+    end: Option<End>,
+}
+
+/// A frame that waits for the PACK before it.
+struct Held {
+    head: Head,
+    buf: Buf,
+}
+
+pub struct Target<D: Disk> {
+    state: State,
+    doorkeeper: Arc<dyn Doorkeeper<D>>,
+    /// A server that stays syncs after the REPORT and removes the marker.
+    stays: bool,
+    hello: Option<Hello>,
+    tree: Option<Arc<Tree<D>>>,
+    jobs: VecDeque<Work<D>>,
+    packs: VecDeque<(Buf, usize)>,
+    is_applying: bool,
+    requests: VecDeque<TargetDir<D>>,
+    is_listing: bool,
+    /// A list job whose frame went out and that wants another block.
+    listing: Option<Box<ListTarget<D>>>,
+    incoming: HashMap<FileId, Incoming<D>>,
+    writes: VecDeque<(FileId, SharedFd<D>, Buf, usize, u64)>,
+    held: Option<Held>,
+    ends_running: usize,
+    writes_running: usize,
+    is_done: bool,
+    notices: VecDeque<Note>,
+    stops: VecDeque<Stop>,
+    outbox: VecDeque<(Buf, usize)>,
+    is_sending: bool,
+    recv_held: usize,
+    send_held: usize,
+    owed: Option<Owed>,
+    is_retiring: bool,
+    is_retired: bool,
+    fatal: Option<Fatal>,
+    error: Option<SessionError>,
+    finished: bool,
+    peak_rss_bytes: u64,
+    totals: Totals,
+    source_hung_up: bool,
+}
+
+/// A frame that waits for a block.
+enum Owed {
+    Welcome(Welcome),
+    Refused(Refused),
+    Report,
+}
+
+/// What a NOTICE will say.
+enum Note {
+    Deleted(bool, Vec<u8>),
+    Failed(Attempt, Why, Vec<u8>),
+}
+
+impl<D: Disk> Target<D> {
+    pub fn new(doorkeeper: Arc<dyn Doorkeeper<D>>, stays: bool) -> Self {
+        Self {
+            state: State::AwaitingHello,
+            doorkeeper,
+            stays,
+            hello: None,
+            tree: None,
+            jobs: VecDeque::new(),
+            packs: VecDeque::new(),
+            is_applying: false,
+            requests: VecDeque::new(),
+            is_listing: false,
+            listing: None,
+            incoming: HashMap::new(),
+            writes: VecDeque::new(),
+            held: None,
+            ends_running: 0,
+            writes_running: 0,
+            is_done: false,
+            notices: VecDeque::new(),
+            stops: VecDeque::new(),
+            outbox: VecDeque::new(),
+            is_sending: false,
+            recv_held: 0,
+            send_held: 0,
+            owed: None,
+            is_retiring: false,
+            is_retired: false,
+            fatal: None,
+            error: None,
+            finished: false,
+            peak_rss_bytes: 0,
+            totals: Totals::default(),
+            source_hung_up: false,
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    pub fn is_greeted(&self) -> bool {
+        self.tree.is_some()
+    }
+
+    pub fn hello(&self) -> Option<&Hello> {
+        self.hello.as_ref()
+    }
+
+    pub fn error(&self) -> Option<&SessionError> {
+        self.error.as_ref()
+    }
+
+    /// Whether it got to its REPORT.
+    pub fn has_reported(&self) -> bool {
+        self.finished
+    }
+
+    pub fn exit(&self) -> Exit {
+        match &self.error {
+            Some(error) => error.exit(),
+            None => self.report_exit(),
+        }
+    }
+
+    /// The target's counts.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.totals;
+        if let Some(tree) = &self.tree {
+            let counts = tree.counts();
+            totals.files_sent = counts.files_made;
+            totals.dirs_made = counts.dirs_made;
+            totals.meta_fixed = counts.meta_fixed;
+            totals.files_deleted = counts.deleted;
+            totals.deletes_skipped = counts.deletes_skipped;
+            totals.errors = counts.errors;
+        }
+        totals
+    }
+
+    pub fn wants_frame(&self) -> bool {
+        let has_room = self.recv_held < RECV_BLOCKS_PER_SESSION_MAX
+            && self.held.is_none()
+            && self.notices.len() < NOTICES_WAITING_MAX
+            && self.stops.len() < NOTICES_WAITING_MAX;
+        match self.state {
+            State::AwaitingHello | State::Reporting => true,
+            State::Serving => has_room && !self.is_done,
+            State::Opening | State::Finishing | State::Over => false,
+        }
+    }
+
+    pub fn handle(&mut self, event: Event<D>) {
+        let outcome = match event {
+            Event::Frame { head, buf } => {
+                self.totals.wire_received_bytes += (FRAME_HEAD_BYTES + head.payload_bytes) as u64;
+                self.recv_held += 1;
+                self.frame(head, buf)
+            }
+            Event::Sent => {
+                self.is_sending = false;
+                self.send_held -= 1;
+                Ok(())
+            }
+            Event::JobDone(work, is_good) => self.job_done(work, is_good),
+            Event::Written { file, result } => {
+                self.recv_held -= 1;
+                self.writes_running -= 1;
+                self.written(file, result);
+                Ok(())
+            }
+            Event::Read { .. } => unreachable!("a target reads files in jobs only"),
+            Event::Broken(error) => {
+                // A frame that is not allowed leaves the stream standing: the source hears why.
+                self.source_hung_up = !matches!(error, SessionError::Wire(_));
+                if self.state == State::Reporting && self.finished {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            }
+            Event::Stopped(error) => {
+                self.source_hung_up |= self.state == State::Reporting;
+                Err(error)
+            }
+        };
+        if let Err(error) = outcome {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&mut self, error: SessionError) {
+        if self.error.is_none() && !self.finished {
+            self.error = Some(error);
+        }
+    }
+
+    /// The next thing to do, or `None` until another event.
+    pub fn poll_action(&mut self, env: &Env<'_>) -> Option<Action<D>> {
+        if self.state == State::Over {
+            return None;
+        }
+        if let Some(work) = self.jobs.pop_front() {
+            return Some(Action::Job(work));
+        }
+        if let Some(action) = self.send_next() {
+            return Some(action);
+        }
+        if let Some((file, fd, buf, len, offset)) = self.writes.pop_front() {
+            self.writes_running += 1;
+            return Some(Action::Write {
+                file,
+                fd,
+                buf,
+                at: FRAME_HEAD_BYTES + DATA_HEAD_BYTES,
+                len,
+                offset,
+            });
+        }
+        if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
+            self.break_off();
+        }
+        if let Some(owed) = self.owed.take() {
+            return self.pay(owed, env.blocks);
+        }
+        match self.state {
+            State::Serving => self.poll_serving(env.blocks),
+            State::Reporting => self.poll_reporting(),
+            State::AwaitingHello | State::Opening | State::Finishing | State::Over => None,
+        }
+    }
+
+    /// Sends what is owed, as soon as there is a block for it.
+    fn pay(&mut self, owed: Owed, blocks: &BlockPool) -> Option<Action<D>> {
+        let Some(mut buf) = self.take_block(blocks) else {
+            self.owed = Some(owed);
+            return None;
+        };
+        let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+        let kind = match &owed {
+            Owed::Welcome(welcome) => {
+                welcome.encode(&mut writer);
+                FrameKind::Welcome
+            }
+            Owed::Refused(refused) => {
+                refused.encode(&mut writer);
+                FrameKind::Refused
+            }
+            Owed::Report => {
+                self.report().encode(&mut writer);
+                FrameKind::Report
+            }
+        };
+        let payload_bytes = writer.at();
+        self.finished |= kind == FrameKind::Report;
+        self.send(buf, kind, payload_bytes);
+        self.send_next()
+    }
+
+    fn report(&self) -> Report {
+        let counts = self.tree().counts();
+        let text = self.fatal.as_ref().map(|fatal| {
+            let mut text = fatal.path.clone();
+            text.extend_from_slice(if text.is_empty() { b"" } else { b": " });
+            text.extend_from_slice(std::io::Error::from(fatal.errno).to_string().as_bytes());
+            text
+        });
+        Report {
+            exit: self.report_exit(),
+            durability: if self.fatal.is_some() {
+                Durability::None
+            } else {
+                self.tree().policy.durability
+            },
+            files_made: counts.files_made,
+            dirs_made: counts.dirs_made,
+            meta_fixed: counts.meta_fixed,
+            deleted: counts.deleted,
+            deletes_skipped: counts.deletes_skipped,
+            errors: counts.errors,
+            peak_rss_bytes: self.peak_rss_bytes,
+            text: text.unwrap_or_default(),
+        }
+    }
+
+    fn poll_reporting(&mut self) -> Option<Action<D>> {
+        if self.is_sending || !self.outbox.is_empty() || self.is_retiring {
+            return None;
+        }
+        let must_retire = self.stays && self.finished && !self.is_retired && self.fatal.is_none();
+        if must_retire {
+            self.is_retiring = true;
+            return Some(Action::Job(Work::Retire(Retire::new(self.tree()))));
+        }
+        // The source hangs up when it has read the last word; closing before could cut it off.
+        let nothing_was_said = self.error.is_some() && self.refusal().is_none();
+        if self.source_hung_up || nothing_was_said {
+            self.state = State::Over;
+            return Some(Action::End);
+        }
+        None
+    }
+
+    fn poll_serving(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
+        if let Some(held) = self.held.take() {
+            let file = held.file();
+            if self.incoming.contains_key(&file) || (!self.is_applying && self.packs.is_empty()) {
+                if let Err(error) = self.frame(held.head, held.buf) {
+                    self.fail(error);
+                }
+                return self.jobs.pop_front().map(Action::Job);
+            }
+            self.held = Some(held);
+        }
+        if !self.is_applying
+            && let Some((buf, payload_bytes)) = self.packs.pop_front()
+        {
+            self.is_applying = true;
+            let job = ApplyPack::new(self.tree(), buf, payload_bytes);
+            return Some(Action::Job(Work::Apply(Box::new(job))));
+        }
+        if !self.notices.is_empty() || !self.stops.is_empty() {
+            return self.poll_notices(blocks);
+        }
+        if !self.is_listing
+            && (self.listing.is_some() || !self.requests.is_empty())
+            && let Some(buf) = self.take_block(blocks)
+        {
+            self.is_listing = true;
+            let job = match self.listing.take() {
+                Some(mut job) => {
+                    job.buf = Some(buf);
+                    job.payload_bytes = 0;
+                    job
+                }
+                None => Box::new(ListTarget::new(
+                    self.tree(),
+                    self.requests.drain(..).collect(),
+                    buf,
+                )),
+            };
+            return Some(Action::Job(Work::ListTarget(job)));
+        }
+        if self.is_done && self.is_quiet() {
+            if let Some(file) = self.incoming.keys().next() {
+                let error = WireError::UnknownFile(file.0).into();
+                self.fail(error);
+                return None;
+            }
+            self.state = State::Finishing;
+            return Some(Action::Job(Work::Finish(Finish::new(self.tree(), false))));
+        }
+        None
+    }
+
+    /// Nothing of the session is under way any more, but for what is being sent.
+    fn is_quiet(&self) -> bool {
+        self.packs.is_empty()
+            && !self.is_applying
+            && !self.is_listing
+            && self.listing.is_none()
+            && self.requests.is_empty()
+            && self.ends_running == 0
+            && self.writes_running == 0
+            && self.writes.is_empty()
+            && self.held.is_none()
+    }
+
+    /// The session can't go on: what is under way comes back, leftovers go, the source hears why.
+    fn break_off(&mut self) {
+        self.packs.clear();
+        self.requests.clear();
+        self.listing = None;
+        self.held = None;
+        match self.state {
+            State::AwaitingHello => self.owe_last(),
+            State::Serving if self.is_quiet() => {
+                self.state = State::Finishing;
+                self.jobs
+                    .push_back(Work::Finish(Finish::new(self.tree(), true)));
+            }
+            State::Serving | State::Opening | State::Finishing | State::Reporting | State::Over => {
+            }
+        }
+    }
+
+    /// REPORT, or REFUSED where somebody still listens.
+    fn owe_last(&mut self) {
+        self.state = State::Reporting;
+        self.owed = match self.error {
+            Some(_) => self
+                .refusal()
+                .filter(|_| !self.source_hung_up)
+                .map(Owed::Refused),
+            None => Some(Owed::Report),
+        };
+    }
+
+    fn refusal(&self) -> Option<Refused> {
+        let (refusal, text) = match self.error.as_ref()? {
+            SessionError::Refused(refused) => return Some(refused.clone()),
+            SessionError::Wire(WireError::NotSy(_)) => return None,
+            SessionError::Wire(error @ WireError::Version { .. }) => {
+                (Refusal::Version, error.to_string())
+            }
+            SessionError::Wire(error) => (Refusal::Protocol, error.to_string()),
+            error @ SessionError::Silent(_) => (Refusal::Timeout, error.to_string()),
+            SessionError::ShuttingDown => (Refusal::ShuttingDown, String::new()),
+            SessionError::Internal => (Refusal::Protocol, "internal error".to_owned()),
+            SessionError::Lost(_)
+            | SessionError::Disk { .. }
+            | SessionError::EmptySource
+            | SessionError::OntoItself
+            | SessionError::Signal(_) => return None,
+        };
+        Some(Refused {
+            refusal,
+            text: text.into_bytes(),
+        })
+    }
+
+    fn tree(&self) -> Arc<Tree<D>> {
+        Arc::clone(self.tree.as_ref().expect("serving"))
+    }
+
+    fn take_block(&mut self, blocks: &BlockPool) -> Option<Buf> {
+        if self.send_held >= SEND_BLOCKS_PER_SESSION_MAX {
+            return None;
+        }
+        let buf = blocks.take()?;
+        self.send_held += 1;
+        Some(buf)
+    }
+
+    fn send(&mut self, mut buf: Buf, kind: FrameKind, payload_bytes: usize) {
+        let len = seal(&mut buf, kind, payload_bytes);
+        self.outbox.push_back((buf, len));
+    }
+
+    fn send_next(&mut self) -> Option<Action<D>> {
+        if self.is_sending {
+            return None;
+        }
+        let (buf, len) = self.outbox.pop_front()?;
+        if self.source_hung_up {
+            self.send_held -= 1;
+            return None;
+        }
+        self.is_sending = true;
+        self.totals.wire_sent_bytes += len as u64;
+        Some(Action::Send { buf, len })
+    }
+
+    fn poll_notices(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
+        let mut buf = self.take_block(blocks)?;
+        let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+        let kind = if self.stops.is_empty() {
+            FrameKind::Notice
+        } else {
+            FrameKind::Stop
+        };
+        if kind == FrameKind::Stop {
+            while writer.room() >= NOTICE_BYTES_MAX
+                && let Some(stop) = self.stops.pop_front()
+            {
+                stop.encode(&mut writer);
+            }
+        }
+        while kind == FrameKind::Notice
+            && writer.room() >= NOTICE_BYTES_MAX
+            && let Some(note) = self.notices.pop_front()
+        {
+            note.encode(&mut writer);
+        }
+        let payload_bytes = writer.at();
+        self.send(buf, kind, payload_bytes);
+        self.send_next()
+    }
+
+    // ---- frames of the source ----
+
+    fn frame(&mut self, head: Head, buf: Buf) -> Result<(), SessionError> {
+        let payload_bytes = head.payload_bytes;
+        let is_over =
+            self.error.is_some() || self.fatal.is_some() || self.state == State::Reporting;
+        if is_over || head.kind == FrameKind::Ignorable {
+            self.recv_held -= 1; // What is still coming down the stream is read and dropped.
+            return Ok(());
+        }
+        let out_of_order = WireError::OutOfOrder {
+            frame: head.kind.name(),
+        };
+        if self.state == State::AwaitingHello {
+            self.recv_held -= 1;
+            if head.kind != FrameKind::Hello {
+                return Err(out_of_order.into());
+            }
+            return self.greeted(Hello::decode(&buf[FRAME_HEAD_BYTES..][..payload_bytes])?);
+        }
+        match head.kind {
+            FrameKind::Pack => {
+                self.packs.push_back((buf, payload_bytes));
+                return Ok(());
+            }
+            FrameKind::Data | FrameKind::End => return self.file_frame(head, buf),
+            FrameKind::List | FrameKind::Done => {}
+            FrameKind::Hello
+            | FrameKind::Welcome
+            | FrameKind::Listing
+            | FrameKind::Notice
+            | FrameKind::Stop
+            | FrameKind::Report
+            | FrameKind::Refused
+            | FrameKind::Ignorable => return Err(out_of_order.into()),
+        }
+        self.recv_held -= 1;
+        let payload = &buf[FRAME_HEAD_BYTES..][..payload_bytes];
+        if head.kind == FrameKind::List {
+            return self.listed(payload);
+        }
+        Done::decode(payload)?;
+        if !self.incoming.is_empty() && self.packs.is_empty() && !self.is_applying {
+            let unfinished = self.incoming.keys().next().map_or(0, |file| file.0);
+            return Err(WireError::UnknownFile(unfinished).into());
+        }
+        self.is_done = true;
+        Ok(())
+    }
+
+    fn greeted(&mut self, hello: Hello) -> Result<(), SessionError> {
+        let admitted = self.doorkeeper.admit(&hello.module);
+        self.hello = Some(hello.clone());
+        let (scope, rights) = admitted.map_err(|refusal| {
+            SessionError::Refused(Refused {
+                refusal,
+                text: hello.module.clone(),
+            })
+        })?;
+        self.state = State::Opening;
+        self.jobs.push_back(Work::OpenDest(Box::new(OpenDest::new(
+            hello, scope, rights,
+        ))));
+        Ok(())
+    }
+
+    fn listed(&mut self, payload: &[u8]) -> Result<(), SessionError> {
+        let tree = self.tree();
+        let mut reader = Reader::new(payload, "LIST frame");
+        while !reader.is_at_end() {
+            let Request {
+                dir: id,
+                parent,
+                name,
+            } = Request::decode(&mut reader)?;
+            let (dir, is_absent) = tree.declare(id, parent, name)?;
+            self.requests.push_back(TargetDir { id, dir, is_absent });
+        }
+        Ok(())
+    }
+
+    fn file_frame(&mut self, head: Head, buf: Buf) -> Result<(), SessionError> {
+        let held = Held { head, buf };
+        let file = held.file();
+        if !self.incoming.contains_key(&file) {
+            if self.is_applying || !self.packs.is_empty() {
+                self.held = Some(held); // Its BEGIN is in a PACK that is not applied yet.
+                return Ok(());
+            }
+            self.recv_held -= 1;
+            return Err(WireError::UnknownFile(file.0).into());
+        }
+        let Held { head, buf } = held;
+        if head.kind == FrameKind::End {
+            self.recv_held -= 1;
+            let end = End::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
+            let incoming = self.incoming.get_mut(&end.file).expect("looked up above");
+            if incoming.end.replace(end).is_some() {
+                return Err(WireError::UnknownFile(end.file.0).into());
+            }
+            self.end_if_ready(end.file);
+            return Ok(());
+        }
+        let taken = self.data(&head, &buf);
+        match taken {
+            Ok(Some((fd, len, offset))) => {
+                self.writes.push_back((file, fd, buf, len, offset));
+                Ok(())
+            }
+            Ok(None) => {
+                self.recv_held -= 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.recv_held -= 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks a chunk and enters it; where it is written, or `None` when it is dropped.
+    fn data(
+        &mut self,
+        head: &Head,
+        buf: &Buf,
+    ) -> Result<Option<(SharedFd<D>, usize, u64)>, SessionError> {
+        let (
+            DataHead {
+                file,
+                offset,
+                digest,
+            },
+            content,
+        ) = DataHead::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
+        let incoming = self
+            .incoming
+            .get_mut(&file)
+            .expect("looked up by the caller");
+        let len = content.len() as u64;
+        let fits = incoming.end.is_none()
+            && offset
+                .checked_add(len)
+                .is_some_and(|end| end <= incoming.size);
+        if !fits {
+            return Err(WireError::BeyondSize(file.0).into());
+        }
+        if chunk_digest(content) != digest {
+            return Err(WireError::BodyDamaged {
+                kind: FrameKind::Data as u8,
+            }
+            .into());
+        }
+        incoming.received = incoming.received.saturating_add(len);
+        incoming.digest.add(offset, digest);
+        self.totals.literal_bytes += len;
+        let Some(fd) = incoming.fd.as_ref().filter(|_| incoming.failed.is_none()) else {
+            return Ok(None);
+        };
+        incoming.writes_in_flight += 1;
+        Ok(Some((Arc::clone(fd), content.len(), offset)))
+    }
+
+    fn written(&mut self, file: FileId, result: Result<(), Errno>) {
+        let Some(incoming) = self.incoming.get_mut(&file) else {
+            return;
+        };
+        incoming.writes_in_flight -= 1;
+        if let Err(errno) = result
+            && incoming.failed.is_none()
+        {
+            incoming.failed = Some(errno);
+            self.stops.push_back(Stop::File(file));
+            if is_fatal(errno) && self.fatal.is_none() {
+                self.fatal = Some(Fatal {
+                    path: Vec::new(),
+                    attempt: Attempt::Write,
+                    errno,
+                });
+            }
+        }
+        self.end_if_ready(file);
+    }
+
+    /// Ends a large file once its END came and its last write is back.
+    fn end_if_ready(&mut self, file: FileId) {
+        let Some(incoming) = self.incoming.get(&file) else {
+            return;
+        };
+        let Some(end) = incoming.end.filter(|_| incoming.writes_in_flight == 0) else {
+            return;
+        };
+        let incoming = self.incoming.remove(&file).expect("looked up above");
+        if incoming.fd.is_none() {
+            return;
+        }
+        let is_whole = incoming.received == incoming.size;
+        let fate = match (incoming.failed, end.digest) {
+            (Some(errno), _) => Fate::Fail(Attempt::Write, Why::Errno(errno)),
+            (None, None) => Fate::Drop,
+            (None, Some(digest)) if is_whole && digest == incoming.digest => Fate::Keep,
+            (None, Some(_)) => Fate::Fail(Attempt::Write, Why::Digest),
+        };
+        self.ends_running += 1;
+        self.jobs
+            .push_back(Work::EndLarge(EndLarge::new(self.tree(), file, fate)));
+    }
+
+    // ---- jobs that came back ----
+
+    fn job_done(&mut self, work: Work<D>, is_good: bool) -> Result<(), SessionError> {
+        match work {
+            Work::OpenDest(job) => self.opened(*job)?,
+            Work::ListTarget(job) => self.list_done(job),
+            Work::Apply(job) => self.applied(*job)?,
+            Work::EndLarge(job) => {
+                self.ends_running -= 1;
+                self.take_outcomes(job.outcomes)?;
+            }
+            Work::Finish(job) => self.finish_done(job)?,
+            Work::Retire(_) => {
+                self.is_retiring = false;
+                self.is_retired = true;
+            }
+            Work::ListSource(_) | Work::Pack(_) | Work::OpenLarge(_) | Work::CheckLarge(_) => {
+                unreachable!("jobs of the source")
+            }
+        }
+        if is_good {
+            Ok(())
+        } else {
+            Err(SessionError::Internal)
+        }
+    }
+
+    fn opened(&mut self, job: OpenDest<D>) -> Result<(), SessionError> {
+        let refused = || SessionError::Internal;
+        self.state = State::AwaitingHello; // Until it is certain that there is a tree.
+        let (tree, welcome) = job
+            .outcome
+            .ok_or_else(refused)?
+            .map_err(SessionError::Refused)?;
+        self.tree = Some(tree);
+        self.state = State::Serving;
+        self.owed = Some(Owed::Welcome(welcome));
+        Ok(())
+    }
+
+    fn list_done(&mut self, mut job: Box<ListTarget<D>>) {
+        self.is_listing = false;
+        for trouble in job.troubles.drain(..) {
+            self.tree().count(|counts| counts.errors += 1);
+            self.notices
+                .push_back(Note::Failed(trouble.what, trouble.why, trouble.path));
+        }
+        let Some(buf) = job.buf.take() else { return };
+        if job.payload_bytes > 0 && self.error.is_none() && self.fatal.is_none() {
+            self.send(buf, FrameKind::Listing, job.payload_bytes);
+        } else {
+            self.send_held -= 1;
+        }
+        if !job.is_finished() {
+            self.listing = Some(job);
+        }
+    }
+
+    fn applied(&mut self, job: ApplyPack<D>) -> Result<(), SessionError> {
+        self.is_applying = false;
+        self.recv_held -= 1;
+        for (file, size, fd) in job.begun {
+            let is_lost = fd.is_none();
+            let incoming = Incoming {
+                fd,
+                size,
+                received: 0,
+                digest: FileDigest::default(),
+                writes_in_flight: 0,
+                failed: None,
+                end: None,
+            };
+            if self.incoming.insert(file, incoming).is_some() {
+                return Err(WireError::FileTwice(file.0).into());
+            }
+            if is_lost {
+                self.stops.push_back(Stop::File(file));
+            }
+        }
+        self.take_outcomes(job.outcomes)
+    }
+
+    fn take_outcomes(&mut self, outcomes: Outcomes) -> Result<(), SessionError> {
+        let Outcomes {
+            troubles,
+            deleted,
+            stopped_dirs,
+            fatal,
+            error,
+        } = outcomes;
+        self.notices.extend(
+            deleted
+                .into_iter()
+                .map(|(is_dir, path)| Note::Deleted(is_dir, path)),
+        );
+        self.notices.extend(
+            troubles
+                .into_iter()
+                .map(|(attempt, why, path)| Note::Failed(attempt, why, path)),
+        );
+        self.stops.extend(stopped_dirs.into_iter().map(Stop::Dir));
+        if self.fatal.is_none() {
+            self.fatal = fatal;
+        }
+        error.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn finish_done(&mut self, job: Finish<D>) -> Result<(), SessionError> {
+        self.peak_rss_bytes = job.peak_rss_bytes;
+        let outcomes = self.take_outcomes(job.outcomes);
+        self.owe_last();
+        outcomes
+    }
+
+    fn report_exit(&self) -> Exit {
+        let counts = self
+            .tree
+            .as_ref()
+            .map(|tree| tree.counts())
+            .unwrap_or_default();
+        match () {
+            () if self.fatal.is_some() => Exit::FileIo,
+            () if counts.errors > 0 => Exit::Partial,
+            () if counts.deletes_skipped > 0 => Exit::DeleteLimit,
+            () => Exit::Ok,
+        }
+    }
+}
+
+impl Held {
+    /// The file that a DATA or END frame is about; one too short to say is about none.
+    fn file(&self) -> FileId {
+        let payload = &self.buf[FRAME_HEAD_BYTES..][..self.head.payload_bytes];
+        FileId(
+            payload
+                .first_chunk()
+                .map_or(0, |id| u32::from_le_bytes(*id)),
+        )
+    }
+}
+
+impl Note {
+    fn encode(&self, writer: &mut Writer<'_>) {
+        let notice = match self {
+            Self::Deleted(is_dir, path) => Notice::Deleted {
+                kind: if *is_dir { Kind::Dir } else { Kind::File },
+                path: shorten(path),
+            },
+            Self::Failed(attempt, why, path) => Notice::Failed {
+                attempt: *attempt,
+                why: *why,
+                path: shorten(path),
+            },
+        };
+        notice.encode(writer);
+    }
+}
+
+/// A path too deep to tell loses its beginning: the end says more.
+fn shorten(path: &[u8]) -> &[u8] {
+    &path[path.len().saturating_sub(NOTICE_PATH_BYTES_MAX)..]
+}

@@ -1,0 +1,414 @@
+//! The generator: merges a directory of the source with the target's LISTING of it, entry by
+//! entry as the LISTING arrives, and gives every name its verdict. It keeps one byte per entry
+//! of the source and the names to delete; the target's entries are never stored.
+
+use crate::job::read_pack::Verdict;
+use crate::model::entry::{Kind, Meta};
+use crate::model::listing::{Entry, Listing};
+use crate::model::report::{Change, What};
+use crate::wire::WireError;
+use crate::wire::hello::Rights;
+
+/// A merge under way.
+pub struct Merge {
+    /// The first entry of the source that is not behind the target's names yet.
+    next: usize,
+    last_name: Vec<u8>,
+    verdicts: Vec<Verdict>,
+    deletes: Deletes,
+    /// Subdirectories on both sides whose own metadata differs, by index.
+    dirs_differ: Vec<u32>,
+    /// Fifos, sockets and devices that the session may not make.
+    pub specials_skipped: u64,
+}
+
+/// What a finished merge leaves.
+pub struct Merged {
+    pub verdicts: Vec<Verdict>,
+    pub deletes: Deletes,
+    pub dirs_differ: Vec<u32>,
+    pub specials_skipped: u64,
+}
+
+/// Names to delete, in order, in one arena: a length byte, a flag byte, the name.
+#[derive(Default, Debug)]
+pub struct Deletes {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Deletes {
+    fn push(&mut self, name: &[u8], makes_room: bool) {
+        self.bytes
+            .push(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
+        self.bytes.push(u8::from(makes_room));
+        self.bytes.extend_from_slice(name);
+    }
+
+    /// The next name, and whether it makes room for an entry of another kind.
+    pub fn peek(&self) -> Option<(&[u8], bool)> {
+        let len = usize::from(*self.bytes.get(self.at)?);
+        let name = &self.bytes[self.at + 2..self.at + 2 + len];
+        Some((name, self.bytes[self.at + 1] == 1))
+    }
+
+    pub fn advance(&mut self) {
+        if let Some(len) = self.bytes.get(self.at) {
+            self.at += 2 + usize::from(*len);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+}
+
+/// What decides besides the entries themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub rights: Rights,
+    /// What only the target has goes.
+    pub delete: bool,
+}
+
+impl Merge {
+    pub fn new(listing: &Listing) -> Self {
+        Self {
+            next: 0,
+            last_name: Vec::new(),
+            verdicts: Vec::with_capacity(listing.len()),
+            deletes: Deletes::default(),
+            dirs_differ: Vec::new(),
+            specials_skipped: 0,
+        }
+    }
+
+    /// Takes in the target's next entry. `each` hears of every entry that changes.
+    pub fn take(
+        &mut self,
+        listing: &Listing,
+        target: &Entry<'_>,
+        rules: Rules,
+        each: &mut impl FnMut(usize, Change),
+    ) -> Result<(), WireError> {
+        let name = target.name.bytes();
+        if !self.last_name.is_empty() && name <= self.last_name.as_slice() {
+            return Err(WireError::NotAscending);
+        }
+        self.last_name.clear();
+        self.last_name.extend_from_slice(name);
+        while self.next < listing.len() && listing.name(self.next) < name {
+            self.only_source(listing, rules, each);
+        }
+        if self.next < listing.len() && listing.name(self.next) == name {
+            let index = self.next;
+            self.next += 1;
+            let verdict = self.both(index, &listing.get(index), target, rules, each);
+            self.verdicts.push(verdict);
+        } else if rules.delete {
+            self.deletes.push(name, false);
+        }
+        Ok(())
+    }
+
+    /// The LISTING has ended. Deletes stand only if it was complete.
+    pub fn finish(
+        mut self,
+        listing: &Listing,
+        rules: Rules,
+        is_complete: bool,
+        each: &mut impl FnMut(usize, Change),
+    ) -> Merged {
+        while self.next < listing.len() {
+            self.only_source(listing, rules, each);
+        }
+        let deletes = if is_complete {
+            self.deletes
+        } else {
+            Deletes::default()
+        };
+        let Self {
+            verdicts,
+            dirs_differ,
+            specials_skipped,
+            ..
+        } = self;
+        Merged {
+            verdicts,
+            deletes,
+            dirs_differ,
+            specials_skipped,
+        }
+    }
+
+    fn only_source(
+        &mut self,
+        listing: &Listing,
+        rules: Rules,
+        each: &mut impl FnMut(usize, Change),
+    ) {
+        let index = self.next;
+        self.next += 1;
+        let kind = listing.kind(index);
+        let verdict = self.send(kind, rules);
+        if verdict == Verdict::Send {
+            each(index, change(kind, What::Make));
+        }
+        self.verdicts.push(verdict);
+    }
+
+    fn send(&mut self, kind: Kind, rules: Rules) -> Verdict {
+        if kind == Kind::Dir {
+            return Verdict::Leave;
+        }
+        if kind.is_special() && !rules.rights.nodes {
+            self.specials_skipped += 1;
+            return Verdict::Leave;
+        }
+        Verdict::Send
+    }
+
+    fn both(
+        &mut self,
+        index: usize,
+        source: &Entry<'_>,
+        target: &Entry<'_>,
+        rules: Rules,
+        each: &mut impl FnMut(usize, Change),
+    ) -> Verdict {
+        let (kind, was) = (source.meta.kind, target.meta.kind);
+        if kind != was {
+            let verdict = self.send(kind, rules);
+            if verdict == Verdict::Leave && kind != Kind::Dir {
+                return verdict; // A special that is not made takes no room either.
+            }
+            if kind == Kind::Dir || was == Kind::Dir {
+                self.deletes.push(source.name.bytes(), true);
+            }
+            if verdict == Verdict::Send {
+                each(index, change(kind, What::Make));
+            }
+            return verdict;
+        }
+        if kind.is_special() && !rules.rights.nodes {
+            self.specials_skipped += 1;
+            return Verdict::Leave;
+        }
+        let differs = compare(source, target, rules.rights);
+        if kind == Kind::Dir {
+            if differs.is_any_meta() {
+                self.dirs_differ
+                    .push(u32::try_from(index).expect("limits bound a directory's entries"));
+            }
+            return Verdict::Leave;
+        }
+        if differs.content {
+            each(index, differs.change(kind, What::Update));
+            return Verdict::Send;
+        }
+        if differs.is_any_meta() {
+            each(index, differs.change(kind, What::Meta));
+            return Verdict::FixMeta;
+        }
+        Verdict::Skip
+    }
+}
+
+fn change(kind: Kind, what: What) -> Change {
+    Differs::default().change(kind, what)
+}
+
+/// How the target's entry differs from the source's of the same kind.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Differs {
+    /// It has to be sent again.
+    content: bool,
+    size: bool,
+    mtime: bool,
+    mode: bool,
+    owner: bool,
+    group: bool,
+}
+
+impl Differs {
+    fn is_any_meta(self) -> bool {
+        self.mtime || self.mode || self.owner || self.group
+    }
+
+    fn change(self, kind: Kind, what: What) -> Change {
+        Change {
+            kind,
+            what,
+            size_differs: self.size,
+            mtime_differs: self.mtime,
+            mode_differs: self.mode,
+            owner_differs: self.owner,
+            group_differs: self.group,
+        }
+    }
+}
+
+/// Size and time decide whether content is the same, as in rsync; a link's length and time stand
+/// for its target. Suspect content is sent again whatever they say.
+fn compare(source: &Entry<'_>, target: &Entry<'_>, rights: Rights) -> Differs {
+    let kind = source.meta.kind;
+    let meta = meta_differs(&source.meta, &target.meta, rights);
+    let size = source.size != target.size && kind != Kind::Dir;
+    let content = match kind {
+        Kind::File => size || meta.mtime || target.is_suspect,
+        Kind::Symlink => size || meta.mtime,
+        Kind::CharDevice | Kind::BlockDevice => size,
+        Kind::Dir | Kind::Fifo | Kind::Socket => false,
+    };
+    Differs {
+        content,
+        size,
+        ..meta
+    }
+}
+
+/// How two directories' (or files') own metadata differ, as far as the session keeps it.
+pub fn meta_differs(source: &Meta, target: &Meta, rights: Rights) -> Differs {
+    let wanted_mode = if rights.setid {
+        source.mode
+    } else {
+        source.mode & !0o6000
+    };
+    Differs {
+        content: false,
+        size: false,
+        mtime: !target.mtime.satisfies(source.mtime),
+        mode: source.kind != Kind::Symlink && wanted_mode != target.mode,
+        owner: rights.owners && source.uid != target.uid,
+        group: rights.owners && source.gid != target.gid,
+    }
+}
+
+/// Whether a directory's own metadata has to be set.
+pub fn dir_differs(source: &Meta, target: &Meta, rights: Rights) -> bool {
+    meta_differs(source, target, rights).is_any_meta()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::name::Name;
+    use crate::model::time::Mtime;
+
+    fn entry(name: &'static str, kind: Kind, size: u64, sec: i64) -> Entry<'static> {
+        let mtime = Mtime { sec, nsec: 1 };
+        let meta = Meta {
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime,
+        };
+        Entry {
+            name: Name::new(name.as_bytes()).unwrap(),
+            meta,
+            size,
+            ino_low: 0,
+            origin: 0,
+            is_suspect: false,
+        }
+    }
+
+    fn merge(
+        source: &[Entry<'_>],
+        target: &[Entry<'_>],
+        delete: bool,
+    ) -> (Vec<Verdict>, Vec<(String, bool)>) {
+        let rules = Rules {
+            rights: Rights {
+                owners: true,
+                setid: true,
+                nodes: true,
+            },
+            delete,
+        };
+        let mut listing = Listing::default();
+        source.iter().for_each(|entry| listing.push_entry(*entry));
+        let mut merge = Merge::new(&listing);
+        let mut ignore = |_: usize, _: Change| {};
+        for entry in target {
+            merge.take(&listing, entry, rules, &mut ignore).unwrap();
+        }
+        let mut merged = merge.finish(&listing, rules, true, &mut ignore);
+        let mut deletes = Vec::new();
+        while let Some((name, makes_room)) = merged.deletes.peek() {
+            deletes.push((String::from_utf8(name.to_vec()).unwrap(), makes_room));
+            merged.deletes.advance();
+        }
+        (merged.verdicts, deletes)
+    }
+
+    #[test]
+    fn same_size_and_time_is_skipped_and_anything_else_is_sent() {
+        let source = [
+            entry("a", Kind::File, 1, 1),
+            entry("b", Kind::File, 2, 1),
+            entry("c", Kind::File, 1, 1),
+            entry("d", Kind::File, 1, 1),
+        ];
+        let target = [
+            entry("a", Kind::File, 1, 1),
+            entry("b", Kind::File, 1, 1),
+            entry("c", Kind::File, 1, 2),
+        ];
+        let (verdicts, deletes) = merge(&source, &target, false);
+        assert_eq!(
+            verdicts,
+            [Verdict::Skip, Verdict::Send, Verdict::Send, Verdict::Send]
+        );
+        assert_eq!(deletes, []);
+    }
+
+    #[test]
+    fn only_what_the_source_lacks_is_deleted_and_only_when_asked() {
+        let source = [entry("b", Kind::File, 1, 1)];
+        let target = [
+            entry("a", Kind::File, 1, 1),
+            entry("b", Kind::File, 1, 1),
+            entry("c", Kind::Dir, 0, 1),
+        ];
+        assert_eq!(
+            merge(&source, &target, true).1,
+            [("a".to_string(), false), ("c".to_string(), false)]
+        );
+        assert_eq!(merge(&source, &target, false).1, []);
+    }
+
+    #[test]
+    fn a_directory_in_the_way_is_removed_first_and_a_file_in_the_way_of_one_too() {
+        let source = [
+            entry("a", Kind::File, 1, 1),
+            entry("b", Kind::Dir, 0, 1),
+            entry("c", Kind::Symlink, 1, 1),
+        ];
+        let target = [
+            entry("a", Kind::Dir, 0, 1),
+            entry("b", Kind::File, 0, 1),
+            entry("c", Kind::File, 1, 1),
+        ];
+        let (verdicts, deletes) = merge(&source, &target, false);
+        assert_eq!(verdicts, [Verdict::Send, Verdict::Leave, Verdict::Send]);
+        assert_eq!(deletes, [("a".to_string(), true), ("b".to_string(), true)]);
+    }
+
+    #[test]
+    fn listings_that_go_back_are_refused_across_frames_too() {
+        let listing = Listing::default();
+        let rules = Rules {
+            rights: Rights::default(),
+            delete: false,
+        };
+        let mut merge = Merge::new(&listing);
+        let mut ignore = |_: usize, _: Change| {};
+        merge
+            .take(&listing, &entry("b", Kind::File, 1, 1), rules, &mut ignore)
+            .unwrap();
+        let back = merge.take(&listing, &entry("a", Kind::File, 1, 1), rules, &mut ignore);
+        assert_eq!(back, Err(WireError::NotAscending));
+    }
+}

@@ -1,0 +1,309 @@
+//! The scan: which directories of the source there are, which to list next, and how far each has
+//! got. After a merge only the names of a directory's subdirectories stay, until they are closed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::generator::{Deletes, Merge};
+use crate::job::dir::Dir;
+use crate::job::list::{Origin, SourceDir};
+use crate::job::read_pack::DirPlan;
+use crate::limits::{LIST_BATCH_DIRS_MAX, LOOKAHEAD_BYTES_MAX};
+use crate::model::entry::{Kind, Meta};
+use crate::model::id::{DirId, ROOT};
+use crate::model::listing::Listing;
+use crate::ops::Disk;
+
+/// Bytes that a directory under way costs besides its listing, for the look-ahead's budget.
+const NODE_BYTES: usize = 1024;
+
+/// A directory of the source, from its discovery to its CLOSE.
+pub struct Node<D: Disk> {
+    pub parent: DirId,
+    pub name: Box<[u8]>,
+    pub origins: Vec<Origin<D>>,
+    /// Its own metadata, as the directory above lists it.
+    pub meta: Option<Meta>,
+    /// The target does not have it: everything below is new, too.
+    pub is_new: bool,
+    /// The target's own metadata of it differs.
+    pub differs: bool,
+    /// An operation in it changed its mtime at the target.
+    pub is_touched: bool,
+    /// The target can't make it: nothing below is sent.
+    pub is_lost: bool,
+    /// Something in the source's directory could not be read: nothing is deleted in it.
+    pub has_errors: bool,
+    pub progress: Progress<D>,
+    subdirs: Subdirs,
+    /// The target knows its id.
+    pub is_declared: bool,
+    /// What keeps it open: itself until it is packed, children, packs and large files under way.
+    pub open_count: u32,
+    footprint_bytes: usize,
+}
+
+/// How far a directory has got.
+pub enum Progress<D: Disk> {
+    /// Next: Listed.
+    Listing,
+    /// It is known what the source has. Next: Asked, or Ready where the target has nothing.
+    Listed { listing: Listing },
+    /// LIST is under way; the answer is merged as it arrives. Next: Ready.
+    Asked { listing: Listing, merge: Merge },
+    /// Every entry has its verdict. Next: Packed.
+    Ready {
+        plan: Arc<DirPlan<D>>,
+        deletes: Deletes,
+        next: usize,
+    },
+    /// All its operations are handed out; CLOSE waits for `open_count`.
+    Packed,
+}
+
+/// The subdirectories of a listed directory: what stays of it after the merge.
+#[derive(Default)]
+struct Subdirs {
+    listing: Listing,
+    /// Index in the full listing, by place here.
+    indices: Vec<u32>,
+    merged: Vec<(Box<[u8]>, u16)>,
+    /// Those that were given to a list job.
+    taken: usize,
+    /// Nodes of those that were taken.
+    nodes: Vec<DirId>,
+    /// Those whose metadata the merge found different before they were taken.
+    differ: Vec<bool>,
+}
+
+pub struct Scan<D: Disk> {
+    nodes: HashMap<DirId, Node<D>>,
+    /// Directories with subdirectories that were not taken; the deepest last.
+    frontier: Vec<DirId>,
+    /// Listed directories in the order in which they are packed: a parent before its children.
+    pub order: VecDeque<DirId>,
+    next_id: u32,
+    ahead_bytes: usize,
+}
+
+impl<D: Disk> Scan<D> {
+    /// A scan that begins with ROOT, of the given origins.
+    pub fn new(origins: Vec<Origin<D>>) -> Self {
+        let root = Node {
+            parent: ROOT,
+            name: Box::default(),
+            origins,
+            meta: None,
+            is_new: false,
+            differs: false,
+            is_touched: false,
+            is_lost: false,
+            has_errors: false,
+            progress: Progress::Listing,
+            subdirs: Subdirs::default(),
+            is_declared: false,
+            open_count: 1,
+            footprint_bytes: NODE_BYTES,
+        };
+        Self {
+            nodes: HashMap::from([(ROOT, root)]),
+            frontier: Vec::new(),
+            order: VecDeque::new(),
+            next_id: 1,
+            ahead_bytes: NODE_BYTES,
+        }
+    }
+
+    pub fn node(&mut self, id: DirId) -> Option<&mut Node<D>> {
+        self.nodes.get_mut(&id)
+    }
+
+    pub fn peek(&self, id: DirId) -> Option<&Node<D>> {
+        self.nodes.get(&id)
+    }
+
+    /// Everything is closed.
+    pub fn is_done(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// No directory is left to be listed.
+    pub fn is_listed(&self) -> bool {
+        self.frontier.is_empty()
+    }
+
+    /// The path of a directory below DEST.
+    pub fn path(&self, id: DirId) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let mut at = id;
+        while at != ROOT {
+            let Some(node) = self.nodes.get(&at) else {
+                break;
+            };
+            parts.push(&*node.name);
+            at = node.parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    /// Takes in what a list job found of `id`; its subdirectories become takeable, unless
+    /// `is_leaf` (it is not to be entered).
+    pub fn listed(&mut self, id: DirId, listing: Listing, merged: Vec<(Box<[u8]>, u16)>) {
+        let node = self
+            .nodes
+            .get_mut(&id)
+            .expect("listed directories are under way");
+        for (index, entry) in listing.iter().enumerate() {
+            if entry.meta.kind == Kind::Dir {
+                node.subdirs.listing.push_entry(entry);
+                node.subdirs
+                    .indices
+                    .push(u32::try_from(index).expect("limits bound a directory's entries"));
+            }
+        }
+        node.subdirs.merged = merged;
+        node.subdirs.differ = vec![false; node.subdirs.indices.len()];
+        node.footprint_bytes += listing.footprint_bytes();
+        self.ahead_bytes += listing.footprint_bytes();
+        node.progress = Progress::Listed { listing };
+        node.open_count += u32::try_from(node.subdirs.indices.len()).expect("fewer than entries");
+        if !node.subdirs.indices.is_empty() {
+            self.frontier.push(id);
+        }
+        self.order.push_back(id);
+    }
+
+    /// The merge found that these subdirectories (by index in the full listing) differ in their
+    /// own metadata.
+    pub fn subdirs_differ(&mut self, id: DirId, indices: &[u32]) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        let subdirs = &mut node.subdirs;
+        let mut children = Vec::new();
+        for index in indices {
+            let Ok(place) = subdirs.indices.binary_search(index) else {
+                continue;
+            };
+            subdirs.differ[place] = true;
+            children.extend(subdirs.nodes.get(place).copied());
+        }
+        for child in children {
+            if let Some(child) = self.nodes.get_mut(&child) {
+                child.differs = true;
+            }
+        }
+    }
+
+    /// Directories to list next: some siblings at once, none while the look-ahead is full.
+    pub fn take_batch(&mut self) -> Vec<SourceDir<D>> {
+        let mut batch = Vec::new();
+        while batch.len() < LIST_BATCH_DIRS_MAX && self.ahead_bytes < LOOKAHEAD_BYTES_MAX {
+            let Some(parent) = self.frontier.last().copied() else {
+                break;
+            };
+            match self.take_child(parent) {
+                Some(dir) => batch.push(dir),
+                None => {
+                    self.frontier.pop();
+                }
+            }
+        }
+        batch
+    }
+
+    fn take_child(&mut self, parent: DirId) -> Option<SourceDir<D>> {
+        let node = self
+            .nodes
+            .get_mut(&parent)
+            .expect("a parent stays open for its children");
+        let subdirs = &mut node.subdirs;
+        let place = subdirs.taken;
+        if place == subdirs.listing.len() {
+            return None;
+        }
+        subdirs.taken += 1;
+        let id = DirId(self.next_id);
+        self.next_id += 1;
+        subdirs.nodes.push(id);
+        let entry = subdirs.listing.get(place);
+        let name = entry.name.bytes();
+        let also = subdirs
+            .merged
+            .iter()
+            .filter(|(merged, _)| **merged == *name)
+            .map(|(_, origin)| *origin);
+        let below = |origin: u16| Origin {
+            dir: Arc::new(Dir::child(&node.origins[usize::from(origin)].dir, name)),
+            is_listed: true,
+        };
+        let origins: Vec<_> = std::iter::once(entry.origin)
+            .chain(also)
+            .map(below)
+            .collect();
+        let child = Node {
+            parent,
+            name: name.into(),
+            origins: origins.clone(),
+            meta: Some(entry.meta),
+            is_new: false,
+            differs: subdirs.differ[place],
+            is_touched: false,
+            is_lost: false,
+            has_errors: false,
+            progress: Progress::Listing,
+            subdirs: Subdirs::default(),
+            is_declared: false,
+            open_count: 1,
+            footprint_bytes: NODE_BYTES,
+        };
+        self.nodes.insert(id, child);
+        self.ahead_bytes += NODE_BYTES;
+        Some(SourceDir::new(id, origins, Listing::default()))
+    }
+
+    /// Leaves a directory out with all below it: nothing of it is listed or sent.
+    pub fn leave_out(&mut self, id: DirId) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        let left = node.subdirs.listing.len() - node.subdirs.taken;
+        node.open_count -= u32::try_from(left).expect("fewer than entries");
+        node.subdirs.taken = node.subdirs.listing.len();
+    }
+
+    /// All of a directory's entries are handed out: its listing may go. `release` follows.
+    pub fn packed(&mut self, id: DirId) {
+        let node = self
+            .nodes
+            .get_mut(&id)
+            .expect("a directory that is packed is open");
+        node.progress = Progress::Packed;
+        self.ahead_bytes -= std::mem::take(&mut node.footprint_bytes);
+        node.subdirs.indices = Vec::new();
+    }
+
+    /// One thing less keeps `id` open. The directories that are to be closed now, innermost
+    /// first, go to `close`.
+    pub fn release(&mut self, id: DirId, mut close: impl FnMut(DirId, Node<D>)) {
+        let mut at = id;
+        loop {
+            let node = self.nodes.get_mut(&at).expect("an open directory is known");
+            node.open_count -= 1;
+            if node.open_count > 0 || !matches!(node.progress, Progress::Packed) {
+                return;
+            }
+            let node = self.nodes.remove(&at).expect("looked up above");
+            let parent = node.parent;
+            if let Some(above) = self.nodes.get_mut(&parent) {
+                above.is_touched |= node.is_new && !node.is_lost;
+            }
+            close(at, node);
+            if at == ROOT {
+                return;
+            }
+            at = parent;
+        }
+    }
+}

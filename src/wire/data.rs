@@ -1,0 +1,101 @@
+//! DATA and END: the content of a large file, chunk by chunk, and its end.
+
+use super::cursor::{Reader, Writer};
+use super::error::WireError;
+use super::head::FileDigest;
+use crate::limits::CHUNK_BYTES;
+use crate::model::id::FileId;
+
+/// Bytes of a DATA payload before the content.
+pub const DATA_HEAD_BYTES: usize = 4 + 4 + 8 + 16;
+
+/// The head of a DATA payload; the content follows to the end of the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DataHead {
+    pub file: FileId,
+    /// Where the content belongs, a multiple of `CHUNK_BYTES`.
+    pub offset: u64,
+    /// `head::chunk_digest` of the content.
+    pub digest: u128,
+}
+
+impl DataHead {
+    pub fn encode(&self, payload: &mut [u8]) {
+        let mut writer = Writer::new(payload);
+        writer.u32(self.file.0);
+        writer.u32(0);
+        writer.u64(self.offset);
+        writer.u128(self.digest);
+    }
+
+    /// Reads the head of a whole payload and gives the content too.
+    pub fn decode(payload: &[u8]) -> Result<(Self, &[u8]), WireError> {
+        let mut reader = Reader::new(payload, "DATA frame");
+        let file = FileId(reader.u32()?);
+        let codec = reader.u32()?;
+        if codec != 0 {
+            return Err(WireError::Forbidden {
+                what: "codec",
+                value: u64::from(codec),
+            });
+        }
+        let offset = reader.u64()?;
+        if !offset.is_multiple_of(CHUNK_BYTES as u64) {
+            return Err(WireError::Forbidden {
+                what: "chunk offset",
+                value: offset,
+            });
+        }
+        let digest = reader.u128()?;
+        let content = &payload[reader.at()..];
+        if content.is_empty() || content.len() > CHUNK_BYTES {
+            return Err(WireError::Forbidden {
+                what: "chunk length",
+                value: content.len() as u64,
+            });
+        }
+        Ok((
+            Self {
+                file,
+                offset,
+                digest,
+            },
+            content,
+        ))
+    }
+}
+
+/// How the source finished with a large file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct End {
+    pub file: FileId,
+    /// The digest of the whole; `None`: the source gives up on this file, drop it.
+    pub digest: Option<FileDigest>,
+}
+
+impl End {
+    pub fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u32(self.file.0);
+        writer.u8(u8::from(self.digest.is_none()));
+        writer.u128(self.digest.unwrap_or_default().0);
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(payload, "END frame");
+        let file = FileId(reader.u32()?);
+        let given_up = reader.u8()?;
+        let digest = FileDigest(reader.u128()?);
+        reader.finish()?;
+        match given_up {
+            0 => Ok(Self {
+                file,
+                digest: Some(digest),
+            }),
+            1 => Ok(Self { file, digest: None }),
+            other => Err(WireError::Forbidden {
+                what: "END status",
+                value: u64::from(other),
+            }),
+        }
+    }
+}
