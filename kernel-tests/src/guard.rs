@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// How long anything may take before it counts as hung.
-pub const HANG: Duration = Duration::from_secs(120);
+/// How long anything may take before it counts as hung: `SY_TESTS_HANG_SECONDS`, else two minutes.
+pub fn hang() -> Duration {
+    let seconds = std::env::var("SY_TESTS_HANG_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
 
 /// Waits until `done` says so.
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    assert!(comes_true(HANG, &mut done), "hung: {what}");
+    assert!(comes_true(hang(), &mut done), "hung: {what}");
 }
 
 /// Does `done` come true within `patience`?
@@ -29,10 +32,10 @@ pub fn comes_true(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// The end of a child, or `None` after [`HANG`].
+/// The end of a child, or `None` after [`hang`].
 pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
     let mut status = None;
-    comes_true(HANG, || {
+    comes_true(hang(), || {
         status = child.try_wait().expect("a child can be waited for");
         status.is_some()
     });

@@ -9,6 +9,7 @@
 //! - `SY_TESTS_REQUIRE=1`: a missing tool fails a test instead of skipping it.
 //! - `SY_TESTS_DIR`: where trees are made; else `/dev/shm`, else the temp directory.
 //! - `SY_TESTS_SEED`: the seed of everything random; printed by each test that draws.
+//! - `SY_TESTS_HANG_SECONDS`: how long anything may take before it counts as hung.
 //! - `SY_TESTS_KEEP=1`: leave the trees of failed tests behind.
 //! - `SY_TESTS_SUBJECT=rsync`: run `rsync` in sy's place, to test these tests.
 

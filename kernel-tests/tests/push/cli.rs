@@ -424,7 +424,7 @@ fn a_socket_left_by_a_killed_server_is_taken_over(scene) {
         .spawn()
         .expect("it starts");
     plant::file(scene.src().join("file"), "text");
-    let served = guard::comes_true(guard::HANG, || {
+    let served = guard::comes_true(guard::hang(), || {
         scene.push::<&str>(&[]).run().code == Some(0)
             || child.try_wait().expect("a child can be waited for").is_some()
     });

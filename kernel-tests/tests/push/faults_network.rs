@@ -187,7 +187,7 @@ fn strange_greetings() -> Vec<(&'static str, Vec<u8>)> {
 /// Reads until the peer ends the connection; a peer that never does fails the test.
 fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     stream
-        .set_read_timeout(Some(guard::HANG))
+        .set_read_timeout(Some(guard::hang()))
         .expect("a timeout can be set");
     let (mut all, mut block) = (Vec::new(), [0; 4096]);
     loop {
@@ -261,7 +261,7 @@ fn strange_server(greeting: Vec<u8>, stays: bool) -> (u16, std::thread::JoinHand
         };
         let _ = stream.write_all(&greeting);
         if stays {
-            let _ = stream.set_read_timeout(Some(guard::HANG));
+            let _ = stream.set_read_timeout(Some(guard::hang()));
             let mut block = [0; 4096];
             while matches!(stream.read(&mut block), Ok(1..)) {}
         }
