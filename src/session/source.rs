@@ -351,6 +351,7 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_requests(blocks) {
             return Some(action);
         }
+        self.build(); // Finds large files, too.
         if let Some((file, plan, index)) = self.sender.open_next() {
             return Some(Action::Job(Work::OpenLarge(OpenLarge::new(
                 file,
@@ -388,7 +389,6 @@ impl<D: Disk> Source<D> {
     }
 
     fn poll_pack(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
-        self.build();
         if self.packer.building.is_empty()
             || (!self.packer.is_full() && self.packer.running_count() > 0)
         {

@@ -326,11 +326,13 @@ impl<D: Disk> Target<D> {
         if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
             self.break_off();
         }
-        if let Some(owed) = self.owed.take() {
-            return self.pay(owed, env.blocks);
+        if let Some(owed) = self.owed.take()
+            && let Some(action) = self.pay(owed, env.blocks)
+        {
+            return Some(action);
         }
         match self.state {
-            State::Serving => self.poll_serving(env.blocks),
+            State::Serving => self.poll_serving(env),
             State::Reporting => self.poll_reporting(),
             State::AwaitingHello | State::Opening | State::Finishing | State::Over => None,
         }
@@ -407,16 +409,15 @@ impl<D: Disk> Target<D> {
         None
     }
 
-    fn poll_serving(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
-        if let Some(held) = self.held.take() {
-            let file = held.file();
-            if self.incoming.contains_key(&file) || (!self.is_applying && self.packs.is_empty()) {
-                if let Err(error) = self.frame(held.head, held.buf) {
-                    self.fail(error);
-                }
-                return self.jobs.pop_front().map(Action::Job);
+    fn poll_serving(&mut self, env: &Env<'_>) -> Option<Action<D>> {
+        let may_go_on = |held: &mut Held| {
+            self.incoming.contains_key(&held.file()) || (!self.is_applying && self.packs.is_empty())
+        };
+        if let Some(held) = self.held.take_if(may_go_on) {
+            if let Err(error) = self.frame(held.head, held.buf) {
+                self.fail(error);
             }
-            self.held = Some(held);
+            return self.poll_action(env);
         }
         if !self.is_applying
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
@@ -425,12 +426,13 @@ impl<D: Disk> Target<D> {
             let job = ApplyPack::new(self.tree(), buf, payload_bytes);
             return Some(Action::Job(Work::Apply(Box::new(job))));
         }
-        if !self.notices.is_empty() || !self.stops.is_empty() {
-            return self.poll_notices(blocks);
+        let has_notes = !self.notices.is_empty() || !self.stops.is_empty();
+        if has_notes && let Some(action) = self.poll_notices(env.blocks) {
+            return Some(action);
         }
         if !self.is_listing
             && (self.listing.is_some() || !self.requests.is_empty())
-            && let Some(buf) = self.take_block(blocks)
+            && let Some(buf) = self.take_block(env.blocks)
         {
             self.is_listing = true;
             let job = match self.listing.take() {
