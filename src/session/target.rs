@@ -306,6 +306,9 @@ impl<D: Disk> Target<D> {
         if self.state == State::Over {
             return None;
         }
+        if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
+            self.break_off();
+        }
         if let Some(work) = self.jobs.pop_front() {
             return Some(Action::Job(work));
         }
@@ -322,12 +325,6 @@ impl<D: Disk> Target<D> {
                 len,
                 offset,
             });
-        }
-        if self.error.is_some() || self.source_hung_up || self.fatal.is_some() {
-            self.break_off();
-            if let Some(work) = self.jobs.pop_front() {
-                return Some(Action::Job(work));
-            }
         }
         if let Some(owed) = self.owed.take_if(|_| !self.source_hung_up)
             && let Some(action) = self.pay(owed, env.blocks)

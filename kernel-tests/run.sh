@@ -1,0 +1,36 @@
+#!/bin/sh
+# All tests of the workspace, the ones that need a real kernel included. Run as root it installs
+# the tools that are missing and skips nothing. Arguments go to `cargo test`.
+set -eu
+cd "$(dirname "$0")/.."
+
+something_is_missing() {
+    for tool in rsync mkfs.ext4 chattr setpriv prlimit mount bash; do
+        command -v "$tool" >/dev/null 2>&1 || return 0
+    done
+    return 1
+}
+
+PATH=$PATH:/usr/sbin:/sbin
+export PATH
+if something_is_missing; then
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount and bash" >&2
+        exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq </dev/null
+    apt-get install -y -qq --no-install-recommends \
+        rsync e2fsprogs util-linux mount bash </dev/null >/dev/null
+fi
+
+cargo build --release --bins
+
+# Where every user may run them: the checkout may be in somebody's home.
+bin=$(mktemp -d "${TMPDIR:-/tmp}/sy-bin.XXXXXX")
+trap 'rm -rf "$bin"' EXIT
+chmod 755 "$bin"
+target=${CARGO_TARGET_DIR:-target}
+cp "$target/release/sy" "$target/release/sy-server" "$bin/"
+
+SY_BIN_DIR=$bin SY_TESTS_REQUIRE=1 cargo test --release --workspace --no-fail-fast "$@"

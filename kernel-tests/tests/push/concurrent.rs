@@ -1,0 +1,128 @@
+//! Several pushes at once.
+
+use kernel_tests::invariant::assert_between;
+use kernel_tests::scene::slash;
+use kernel_tests::{Chance, Need, Running, Scene, Tree, content, guard, on_routes, plant, require};
+
+fn plant_tree(root: &std::path::Path, version: u64) {
+    for dir in 0..12 {
+        for file in 0..25 {
+            let bytes = content::noise(version * 1000 + file, 200 + 130 * (file as usize));
+            plant::file(root.join(format!("d{dir}/s{}/f{file}", file % 3)), bytes);
+        }
+    }
+    plant::file(root.join("large"), content::noise(version, 6 << 20));
+}
+
+/// All of one source to one destination.
+fn push_together(scene: &Scene, count: usize) {
+    let running: Vec<Running> = (0..count)
+        .map(|_| scene.push::<&str>(&[]).start())
+        .collect();
+    for push in running {
+        push.wait().ok();
+    }
+}
+
+on_routes! { embedded, tcp, unix;
+fn pushes_of_one_tree_to_one_place_all_succeed(scene) {
+    plant_tree(&scene.src(), 1);
+    for count in [2, 4, 2, 4] {
+        if scene.dst().exists() {
+            plant::remove(scene.dst());
+        }
+        push_together(scene, count);
+        scene.assert_no_litter();
+        let there = Tree::read(scene.dst());
+        for (path, node) in Tree::read(scene.src()).entries() {
+            let arrived = there.find(&path);
+            assert!(arrived.is_some_and(|arrived| arrived.digest == node.digest), "{path:?}");
+        }
+        scene.push::<&str>(&[]).run().ok();
+        scene.assert_arrived();
+    }
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn pushes_of_two_trees_to_one_place_leave_whole_files_of_either(scene) {
+    let other = scene.path().join("other");
+    plant_tree(&scene.src(), 1);
+    plant_tree(&other, 2);
+    for _ in 0..4 {
+        let one = scene.push::<&str>(&[]).start();
+        let two = scene.push_to("dst").from(slash(&other)).start();
+        one.wait().ok();
+        two.wait().ok();
+        let now = Tree::read(scene.dst());
+        assert_between(&Tree::read(scene.src()), &Tree::read(&other), &now, "two at once");
+        scene.assert_no_litter();
+    }
+    scene.push(&["--delete"]).run().ok();
+    scene.assert_arrived();
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn a_killed_push_does_not_disturb_another_into_the_same_place(scene) {
+    // rsync's --delete takes the other's temporary files for extra ones.
+    require!(Need::Sy);
+    plant_tree(&scene.src(), 1);
+    let mut chance = Chance::new();
+    for _ in 0..8 {
+        if scene.dst().exists() {
+            plant::remove(scene.dst());
+        }
+        let victim = scene.push::<&str>(&[]).start();
+        let others: Vec<Running> = (0..2).map(|_| scene.push(&["--delete"]).start()).collect();
+        std::thread::sleep(std::time::Duration::from_micros(chance.below(60_000)));
+        victim.kill();
+        victim.wait();
+        for push in others {
+            push.wait().ok();
+        }
+        scene.push(&["--delete"]).run().ok();
+        guard::wait_until("temporary files to go", || {
+            Tree::read(scene.export()).litter().is_empty()
+        });
+        scene.push(&["--delete"]).run().ok();
+        scene.assert_arrived();
+    }
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn pushes_to_a_place_and_to_one_inside_it_do_not_collide(scene) {
+    plant_tree(&scene.src(), 1);
+    let inner = scene.src().join("d3");
+    for _ in 0..4 {
+        plant::dir(scene.dst());
+        plant::remove(scene.dst());
+        plant::dir(scene.dst());
+        let whole = scene.push::<&str>(&[]).start();
+        let part = scene.push_to("dst/d3").from(slash(&inner)).start();
+        whole.wait().ok();
+        part.wait().ok();
+        scene.assert_no_litter();
+        scene.push::<&str>(&[]).run().ok();
+        scene.assert_arrived();
+    }
+}
+}
+
+on_routes! { tcp, unix;
+fn many_pushes_to_many_places_all_succeed(scene) {
+    plant_tree(&scene.src(), 1);
+    let running: Vec<Running> = (0..16)
+        .map(|number| scene.push_to(&format!("to-{number}")).from(slash(scene.src())).start())
+        .collect();
+    for push in running {
+        push.wait().ok();
+    }
+    let expected = scene.expected(scene.src());
+    for number in 0..16 {
+        let there = Tree::read(scene.export().join(format!("to-{number}")));
+        expected.assert_equals(&there, "one of many");
+    }
+}
+}

@@ -1,0 +1,23 @@
+//! `sy push` and `sy-server` as black boxes. One binary, so that it is linked once; a file per
+//! topic. Each scenario that can be is played embedded, over TCP and over a UNIX socket.
+
+#![allow(clippy::print_stdout, reason = "what a failed test saw is printed")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "counts of test files are small"
+)]
+
+mod acceptance;
+mod cli;
+mod concurrent;
+mod delete;
+mod descriptors;
+mod faults_network;
+mod faults_process;
+mod faults_storage;
+mod hostile;
+mod metadata;
+mod names;
+mod source_changes;
+mod sources;
+mod types;

@@ -1,0 +1,286 @@
+//! Modes, owners and times.
+
+use std::path::Path;
+
+use kernel_tests::mount::Mount;
+use kernel_tests::scene::slash;
+use kernel_tests::{Need, Push, Route, Scene, Tree, content, on_routes, plant, require, twin};
+
+const MODES: [u32; 11] = [
+    0o000, 0o400, 0o440, 0o500, 0o600, 0o644, 0o755, 0o1777, 0o2775, 0o4755, 0o6450,
+];
+
+/// A file and a directory with a child for each mode; `turn` shifts which gets which.
+fn set_modes(src: &Path, turn: usize) {
+    for index in 0..MODES.len() {
+        let mode = MODES[(index + turn) % MODES.len()];
+        let (file, dir) = (
+            src.join(format!("file-{index}")),
+            src.join(format!("dir-{index}")),
+        );
+        if !file.exists() {
+            plant::file(&file, content::noise(index as u64, 5000));
+            plant::file(dir.join("child"), "in a directory of this mode");
+        }
+        plant::chmod(file, mode);
+        plant::chmod(dir, mode);
+    }
+}
+
+on_routes! { embedded, tcp, unix;
+fn every_mode_arrives_and_follows_changes_without_content(scene) {
+    require!(Need::Root);
+    set_modes(&scene.src(), 0);
+    scene.assert_pushes::<&str>(&[]);
+    set_modes(&scene.src(), 1);
+    let summary = scene.push(&["--json"]).run().ok().summary();
+    assert_eq!(summary.literal_bytes, 0, "a change of mode sends no content");
+    scene.assert_arrived();
+    scene.assert_idle::<&str>(&[]);
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn a_mode_is_exact_also_where_the_content_changes(scene) {
+    require!(Need::Root);
+    set_modes(&scene.src(), 0);
+    scene.push::<&str>(&[]).run().ok();
+    for index in 0..MODES.len() {
+        plant::file(scene.src().join(format!("file-{index}")), content::noise(50, 6000 + index));
+    }
+    set_modes(&scene.src(), 3);
+    scene.assert_pushes::<&str>(&[]);
+}
+}
+
+#[test]
+fn an_ordinary_user_fills_directories_that_may_not_be_written() {
+    require!(Need::Nobody);
+    Scene::play(Route::Embedded, |scene| {
+        let src = scene.src();
+        plant::file(
+            src.join("locked/inner/file"),
+            "below two locked directories",
+        );
+        plant::file(src.join("locked/file"), "below one");
+        plant::chmod(src.join("locked/inner"), 0o500);
+        plant::chmod(src.join("locked"), 0o555);
+        plant::chown(src.join("locked/inner"), 65534, 65534);
+        plant::chmod(scene.export(), 0o777);
+        scene.push::<&str>(&[]).as_nobody().run().ok();
+        let expected = Tree::read(&src).mapped(|node| {
+            (node.uid, node.gid) = (65534, 65534);
+            true
+        });
+        expected.assert_equals(&Tree::read(scene.dst()), "as an ordinary user");
+
+        // And again into the locked ones that are there now.
+        plant::file(src.join("locked/inner/another"), "later");
+        let outcome = scene.push::<&str>(&[]).as_nobody().run();
+        if scene.dst().join("locked/inner/another").exists() {
+            outcome.ok();
+        } else {
+            outcome.exits(23).complains(&["another"]);
+        }
+    });
+}
+
+#[test]
+fn an_ordinary_user_pushes_without_changing_owners() {
+    require!(Need::Nobody);
+    Scene::play(Route::Embedded, |scene| {
+        let src = scene.src();
+        for (name, uid, gid) in [("root", 0, 0), ("one", 1, 1), ("own", 65534, 65534)] {
+            plant::file(src.join(name), name);
+            plant::chown(src.join(name), uid, gid);
+            plant::symlink(name, src.join(format!("{name}-link")));
+        }
+        plant::chmod(scene.export(), 0o777);
+        let outcome = scene.push(&["--json"]).as_nobody().run().ok();
+        assert_eq!(outcome.summary().errors, 0);
+        let expected = Tree::read(&src).mapped(|node| {
+            (node.uid, node.gid) = (65534, 65534);
+            true
+        });
+        expected.assert_equals(&Tree::read(scene.dst()), "as an ordinary user");
+        let again = scene.push(&["--json"]).as_nobody().run().ok();
+        assert_eq!(
+            again.summary().files_sent,
+            0,
+            "owners it can't set are no reason to send"
+        );
+    });
+}
+
+on_routes! { embedded, tcp, unix;
+fn owners_arrive_and_follow_changes_without_content(scene) {
+    require!(Need::Root);
+    let src = scene.src();
+    for number in 0..9_u32 {
+        let (file, link) = (src.join(format!("file-{number}")), src.join(format!("link-{number}")));
+        let dir = src.join(format!("dir-{number}"));
+        plant::file(&file, content::noise(number.into(), 3000));
+        plant::symlink("anything", &link);
+        plant::dir(&dir);
+        for path in [&file, &link, &dir] {
+            plant::chown(path, number % 3, number / 3);
+        }
+    }
+    scene.assert_pushes(&["--numeric-ids"]);
+    scene.assert_idle::<&str>(&[]);
+    for number in 0..9_u32 {
+        plant::chown(src.join(format!("file-{number}")), 40_000 + number, number % 2);
+        plant::chown(src.join(format!("link-{number}")), number % 2, 50_000);
+    }
+    let summary = scene.push(&["--json"]).run().ok().summary();
+    assert_eq!(summary.literal_bytes, 0, "a change of owner sends no content");
+    scene.assert_arrived();
+    scene.assert_idle::<&str>(&[]);
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn set_id_bits_never_outlive_a_change_of_owner_or_content(scene) {
+    require!(Need::Root);
+    let tool = scene.src().join("tool");
+    plant::file(&tool, "first");
+    plant::chmod(&tool, 0o4755);
+    scene.assert_pushes::<&str>(&[]);
+    plant::file(&tool, "second, and longer");
+    plant::chown(&tool, 1, 1);
+    plant::chmod(&tool, 0o755);
+    scene.assert_pushes::<&str>(&[]);
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn times_arrive_to_the_nanosecond_and_directories_keep_theirs(scene) {
+    let src = scene.src();
+    let times = [
+        ("ns", 1_600_000_000, 123_456_789),
+        ("one-ns", 1_600_000_000, 1),
+        ("last-ns", 1_600_000_000, 999_999_999),
+        ("before-1970", -1_000, 250_000_000),
+        ("1901", -2_147_483_648, 0),
+        ("epoch", 0, 0),
+        ("2038", 2_147_483_648, 7),
+        ("2106", 4_294_967_296, 0),
+        ("far", 9_000_000_000, 42),
+    ];
+    for (name, seconds, nanos) in times {
+        plant::file(src.join(format!("{name}/child")), name);
+        plant::symlink(name, src.join(format!("link-{name}")));
+        plant::file(src.join(format!("file-{name}")), name);
+        for path in [format!("{name}/child"), format!("link-{name}"), format!("file-{name}")] {
+            plant::mtime(src.join(path), seconds, nanos);
+        }
+        plant::mtime(src.join(name), seconds, nanos);
+    }
+    plant::mtime(&src, 1_234_567_890, 987_654_321);
+    scene.assert_pushes::<&str>(&[]);
+
+    plant::mtime(src.join("far"), 1, 1);
+    plant::mtime(src.join("far/child"), 2, 2);
+    scene.push::<&str>(&[]).run().ok();
+    scene.assert_arrived();
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn a_touched_file_of_the_same_size_is_sent_again(scene) {
+    let file = scene.src().join("file");
+    plant::file(&file, "one version");
+    plant::mtime(&file, 1_000_000, 0);
+    scene.push::<&str>(&[]).run().ok();
+    plant::file(&file, "two version");
+    plant::mtime(&file, 1_000_001, 0);
+    scene.assert_pushes::<&str>(&[]);
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn a_file_of_the_same_size_and_time_is_taken_as_the_same(scene) {
+    let (file, there) = (scene.src().join("file"), scene.dst().join("file"));
+    plant::file(&file, "one version");
+    plant::file(&there, "two version");
+    for path in [&file, &there] {
+        plant::mtime(path, 1_000_000, 5);
+    }
+    let summary = scene.push(&["--json"]).run().ok().summary();
+    assert_eq!(summary.files_sent, 0);
+    assert_eq!(std::fs::read(there).expect("it is there"), b"two version");
+}
+}
+
+on_routes! { embedded, tcp;
+fn a_file_system_with_coarse_times_is_not_sent_the_same_again(scene) {
+    require!(Need::Sy, Need::LoopMounts);
+    let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
+    let _mount = Mount::ext4(&at, &image, 16 << 20, &["-I", "128"]);
+    scene.aim_at("fs/dst");
+    for (name, nanos) in [("half", 500_000_000), ("whole", 0), ("almost", 999_999_999)] {
+        plant::file(scene.src().join(name), content::text(1000));
+        plant::mtime(scene.src().join(name), 1_500_000_000, nanos);
+    }
+    scene.push::<&str>(&[]).run().ok();
+    let expected = scene.expected(scene.src()).mapped(|node| {
+        node.mtime.1 = 0;
+        true
+    });
+    expected.assert_equals(&Tree::read(scene.dst()), "to the second");
+    let summary = scene.push(&["--json"]).run().ok().summary();
+    assert_eq!(summary.literal_bytes, 0, "times that can't be kept are no reason to send");
+    assert_eq!(summary.files_sent, 0, "times that can't be kept are no reason to send");
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn modes_do_not_depend_on_the_umask(scene) {
+    require!(Need::Root);
+    set_modes(&scene.src(), 0);
+    let masked = ["sh", "-c", "umask 077; exec \"$@\"", "sh"];
+    scene.push::<&str>(&[]).through(&masked).run().ok();
+    scene.assert_arrived();
+}
+}
+
+#[test]
+fn names_of_owners_and_numbers_lead_to_the_same_on_one_machine() {
+    require!(Need::Root, Need::Tool("rsync"));
+    Scene::play(Route::Embedded, |scene| {
+        for (name, id) in [("known", 1), ("unknown", 54_321)] {
+            plant::file(scene.src().join(name), name);
+            plant::chown(scene.src().join(name), id, id);
+        }
+        scene.assert_pushes::<&str>(&[]);
+        assert_eq!(twin::rsync(&[], &[slash(scene.src())], scene.twin()), 0);
+        Tree::read(scene.twin()).assert_equals(&Tree::read(scene.dst()), "beside rsync's");
+    });
+}
+
+#[test]
+fn a_push_to_another_file_system_keeps_what_it_can_hold() {
+    require!(Need::Root, Need::LoopMounts);
+    Scene::play(Route::Embedded, |scene| {
+        let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
+        let mount = Mount::ext4(&at, &image, 32 << 20, &[]);
+        scene.aim_at("fs/dst");
+        set_modes(&scene.src(), 0);
+        plant::file(scene.src().join("large"), content::noise(9, 5 << 20));
+        plant::symlink("file-0", scene.src().join("link"));
+        scene.push::<&str>(&[]).run().ok();
+        scene.assert_arrived();
+        scene.assert_idle::<&str>(&[]);
+        Push::new(scene.dst())
+            .from(slash(scene.src()))
+            .option("--delete")
+            .run()
+            .ok();
+        scene.assert_arrived();
+        drop(mount);
+        assert!(
+            Tree::read(at).is_empty(),
+            "it all went to the other file system"
+        );
+    });
+}
