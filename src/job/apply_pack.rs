@@ -121,15 +121,19 @@ fn errno(attempt: Attempt) -> impl Fn(Errno) -> Failed {
 impl<D: Disk> Applying<'_, D> {
     /// Before the first change of a session.
     fn mark(&mut self) {
-        if self.tree.must_mark()
-            && let Err(errno) = marker::write(self.disk, self.tree)
-        {
-            let path = self.tree.root.path_below_root(b"");
-            self.outcomes.fatal = Some(Fatal {
-                path,
-                attempt: Attempt::Create,
-                errno,
-            });
+        if !self.tree.must_mark() {
+            return;
+        }
+        match marker::write(self.disk, self.tree) {
+            Ok(own) => self.tree.marked(own),
+            Err(errno) => {
+                let path = self.tree.root.path_below_root(b"");
+                self.outcomes.fatal = Some(Fatal {
+                    path,
+                    attempt: Attempt::Create,
+                    errno,
+                });
+            }
         }
     }
 

@@ -227,22 +227,21 @@ impl<D: Disk> Finish<D> {
         for incoming in self.tree.take_all_incoming() {
             drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
         }
-        let wants_sync = self.tree.policy.durability != Durability::None;
-        if self.is_abandoned || self.tree.policy.dry_run || !wants_sync {
+        if self.tree.policy.dry_run {
             return;
         }
-        if let Err(errno) = self.sync(disk) {
+        let own_since = self.tree.marked_since();
+        let wants_sync = self.tree.policy.durability != Durability::None;
+        if wants_sync
+            && !self.is_abandoned
+            && let Err(errno) = marker::retire(disk, &self.tree)
+        {
             let path = self.tree.root.path_below_root(b"");
             self.outcomes
                 .failed(&self.tree, Attempt::Sync, Why::Errno(errno), path);
         }
-    }
-
-    fn sync(&self, disk: &D) -> Result<(), Errno> {
-        if self.tree.is_marked() {
-            return marker::retire(disk, &self.tree);
-        }
-        disk.sync_fs(&*self.tree.root.fd(disk, &self.tree.cache)?)
+        let is_good = !self.is_abandoned && self.tree.counts().errors == 0;
+        marker::settle(disk, &self.tree, own_since, is_good);
     }
 }
 
@@ -258,7 +257,7 @@ impl<D: Disk> Retire<D> {
     }
 
     pub fn run(&mut self, disk: &D) {
-        if self.tree.is_marked() {
+        if self.tree.marked_since().is_some() {
             // Where it fails the marker stays, and the next push doubts: the safe side.
             let _ = marker::retire(disk, &self.tree);
         }
