@@ -260,9 +260,7 @@ impl World {
         if exit == Exit::Ok && !may_hide {
             all_good("temp files stay", oracle::temps(&after))?;
         }
-        if !self.may_be_torn {
-            self.check_idle(policy)?;
-        }
+        self.check_idle(policy)?;
         if policy.durability != Durability::None
             && exit == Exit::Ok
             && !self.scenario.disks[TARGET].is_volatile
@@ -466,6 +464,10 @@ impl World {
 
     fn push(&mut self, policy: Policy, weather: Option<&Weather>) -> Result<End, String> {
         self.summary.pushes += 1;
+        // Nobody starts a server or a push in the very tick in which the last one ended.
+        let clock = self.shared.borrow().clock.clone();
+        let pause = Duration::from_millis(self.prng.between(100, 20_000));
+        clock.advance_to(clock.now().plus(pause));
         self.rejoin();
         let crash = weather.and_then(|weather| weather.crash);
         let calls_at_start = self.disks[TARGET].calls_count();
