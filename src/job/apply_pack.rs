@@ -74,9 +74,6 @@ impl<D: Disk> ApplyPack<D> {
             outcomes,
             begun,
         };
-        if *at == 0 {
-            applying.mark();
-        }
         loop {
             if applying.outcomes.error.is_some() || applying.outcomes.fatal.is_some() {
                 return Progress::Done;
@@ -143,6 +140,12 @@ impl<D: Disk> Applying<'_, D> {
             return Err(WireError::OutOfOrder {
                 frame: "changing PACK in a dry run",
             });
+        }
+        if !matches!(op, PackOp::Close { meta: None, .. }) {
+            self.mark();
+            if self.outcomes.fatal.is_some() {
+                return Ok(());
+            }
         }
         let (dir, name, outcome) = match *op {
             PackOp::Close { dir, meta } => return self.close(dir, meta),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::dir::{Dir, FdCache};
 use super::large::drop_temp;
-use super::marker;
+use super::marker::{self, Doubt};
 use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
@@ -61,6 +61,7 @@ impl<D: Disk> OpenDest<D> {
         let refuse = |errno: Errno| self.refused(Refusal::Dest, errno);
         let cache = FdCache::new(DIR_FDS_OPEN_MAX);
         let root = Arc::new(found.dir);
+        root.doubt(self.doubt_above(disk));
         let identity = disk.identity();
         let fs = match root.fd(disk, &cache) {
             Ok(fd) => disk.fs_kind(&fd).map_err(refuse)?,
@@ -91,6 +92,38 @@ impl<D: Disk> OpenDest<D> {
             cache,
         );
         Ok((Arc::new(tree), welcome))
+    }
+
+    /// What markers above DEST, seen on the way down, put in doubt.
+    fn doubt_above(&self, disk: &D) -> Option<Doubt> {
+        let Some((_, above)) = self.hello.dest.split_last() else {
+            return None;
+        };
+        let mut doubts = Vec::new();
+        match &self.scope {
+            Scope::Module { root } => {
+                doubts.push(marker::heed_above(disk, root));
+                let mut at = Arc::clone(root);
+                for name in above {
+                    let Ok(fd) = disk.open_dir(&at, name) else {
+                        break;
+                    };
+                    doubts.push(marker::heed_above(disk, &fd));
+                    at = Arc::new(fd);
+                }
+            }
+            Scope::Own => {
+                for depth in 0..=above.len() {
+                    let mut path = vec![b'/'];
+                    path.extend_from_slice(&above[..depth].join(&b'/'));
+                    // One that can't be read was nobody's DEST.
+                    if let Ok(fd) = disk.open_operator_dir(&path) {
+                        doubts.push(marker::heed_above(disk, &fd));
+                    }
+                }
+            }
+        }
+        doubts.into_iter().flatten().reduce(Doubt::and)
     }
 
     fn refused(&self, refusal: Refusal, errno: Errno) -> Refused {

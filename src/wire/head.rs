@@ -104,6 +104,13 @@ impl Head {
         })
     }
 
+    /// Whether the first bytes of a stream that was cut off may be those of a head.
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        let kind = bytes.get(4);
+        kind.is_none_or(|kind| FrameKind::decode(*kind).is_ok())
+            && bytes.get(3).is_none_or(|high| *high == 0)
+    }
+
     /// Whether `payload` arrived as it was sent. The content of a DATA frame has a digest of its
     /// own, which whoever takes the content checks.
     pub fn verify(&self, payload: &[u8]) -> Result<(), WireError> {
