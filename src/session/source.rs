@@ -227,6 +227,12 @@ impl<D: Disk> Source<D> {
     /// The next thing to do, or `None` until another event. A dry run and a real one differ in
     /// what is packed only.
     pub fn poll_action(&mut self, env: &Env<'_>) -> Option<Action<D>> {
+        // What is polled may have made new jobs, too.
+        self.poll_once(env)
+            .or_else(|| self.jobs.pop_front().map(Action::Job))
+    }
+
+    fn poll_once(&mut self, env: &Env<'_>) -> Option<Action<D>> {
         if self.state == State::Over {
             self.outbox.clear();
             return Some(Action::End);
@@ -290,7 +296,7 @@ impl<D: Disk> Source<D> {
 
     fn poll_requests(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
         if self.requests.is_empty() {
-            return self.jobs.pop_front().map(Action::Job);
+            return None;
         }
         let mut buf = self.take_block(blocks)?;
         let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
