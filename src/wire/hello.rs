@@ -18,7 +18,7 @@ pub const MAGIC: [u8; 8] = *b"sy-push\n";
 ///  0          8         10        18             20         28      32           40           41
 ///  | magic    | version | session | stream index | features | flags | delete max | durability | ...
 ///  | 8 bytes  | u16     | u64     | u16 0        | u64 0    | u32   | u64        | u8         |
-/// 
+///
 ///  41         57
 ///  | boot id  | module     | components | DEST
 ///  | 16 bytes | text ≤ 255 | u16 ≤ 4096 | a name each
@@ -182,7 +182,7 @@ pub struct Rights {
 ///  0         2          10      11     33         41         49         65
 ///  | version | features | flags | root | root dev | root ino | boot id  |
 ///  | u16     | u64 0    | u8    | meta | u64      | u64      | 16 bytes |
-/// 
+///
 ///  flags: 1 owners, 2 set-id, 4 nodes, 8 file named by DEST, 16 root is absent
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

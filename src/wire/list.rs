@@ -176,7 +176,7 @@ impl<'a, 'b> SectionWriter<'a, 'b> {
 ///  0     4        5       7       11
 ///  | dir | status | errno | count | count entries ...
 ///  | u32 | u8     | u16   | u32   |
-/// 
+///
 ///  each entry, its name being `shared` bytes of the one before and the rest:
 ///  0        1          2+n       4+n    12+n    20+n              24+n  28+n  32+n
 ///  | shared | rest     | st_mode | size | mtime | nanoseconds     | uid | gid |

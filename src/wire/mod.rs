@@ -285,7 +285,7 @@
 //!
 //! | | operation | then | |
 //! |---|---|---|---|
-//! | 1 | DELETE | makes room | `flag` |
+//! | 1 | DELETE | makes room `flag` | any kind |
 //! | 2 | MKDIR | id `u32`, mode `u16` ≤ 07777 | `dir` is the parent |
 //! | 3 | FILE | `meta`, length `u32` ≤ 262,144, content | kind: file |
 //! | 4 | SYMLINK | `meta`, target `text` 1 to 4095 bytes without NUL | kind: symlink |

@@ -16,7 +16,7 @@ pub const OP_BYTES_MAX: usize = 1 + 4 + 1 + 255 + META_BYTES + 4 + 8;
 ///  0           1     5
 ///  | operation | dir | name | then
 ///  | u8        | u32 | name |
-/// 
+///
 ///  1 DELETE    makes room: flag
 ///  2 MKDIR     id: u32 | mode: u16             `dir` is the parent
 ///  3 FILE      meta | length: u32 ≤ 256 KiB | content

@@ -210,7 +210,7 @@ impl Done {
 ///  0      1            2            10          18           26
 ///  | exit | durability | files made | dirs made | meta fixed | ...
 ///  | u8   | u8         | u64        | u64       | u64        |
-/// 
+///
 ///  26        34                42       50         58
 ///  | deleted | deletes skipped | errors | peak RSS | text        |
 ///  | u64     | u64             | u64    | u64      | text ≤ 4096 |
