@@ -627,9 +627,13 @@ impl<D: Disk> Target<D> {
             return self.listed(payload);
         }
         Done::decode(payload)?;
-        if !self.incoming.is_empty() && self.packs.is_empty() && !self.is_applying {
-            let unfinished = self.incoming.keys().next().map_or(0, |file| file.0);
-            return Err(WireError::UnknownFile(unfinished).into());
+        // A file whose END is in may still wait for its last write.
+        let unended = self.incoming.iter().find(|(_, file)| file.end.is_none());
+        if let Some((file, _)) = unended
+            && self.packs.is_empty()
+            && !self.is_applying
+        {
+            return Err(WireError::UnknownFile(file.0).into());
         }
         self.is_done = true;
         Ok(())
