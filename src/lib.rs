@@ -80,7 +80,9 @@
 //! | descriptors | `DIR_FDS_OPEN_MAX` directories a session, `LARGE_FILES_OPEN_MAX` files |
 //! | notices unsent | `NOTICES_WAITING_MAX`; beyond it the target stops receiving |
 //!
-//! No side ever holds an index of the whole tree.
+//! No side holds an index of the whole tree, with one exception: files above
+//! `PACK_FILE_BYTES_MAX` that wait for their turn keep the plan of their directory alive, and nothing
+//! bounds how many wait. Deletions and failures of one PACK are collected until it is applied.
 //!
 //! # How an error travels
 //!
