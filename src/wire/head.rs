@@ -66,6 +66,12 @@ impl FrameKind {
 }
 
 /// A decoded head.
+///
+/// ```text
+///  0        4      5       6            8             16
+///  | length | kind | flags | head check | body check  | payload ...
+///  | u32    | u8   | u8 0  | u16        | u64         | length bytes
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
     pub kind: FrameKind,
