@@ -8,7 +8,9 @@ use rustix::process::{Pid, Signal};
 
 /// How long anything may take before it counts as hung: `SY_TESTS_HANG_SECONDS`, else two minutes.
 pub fn hang() -> Duration {
-    let seconds = std::env::var("SY_TESTS_HANG_SECONDS").ok().and_then(|text| text.parse().ok());
+    let seconds = std::env::var("SY_TESTS_HANG_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(120))
 }
 

@@ -356,6 +356,7 @@ impl<D: Disk> Applying<'_, D> {
         size: u64,
     ) -> Result<Result<(), Failed>, WireError> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
+        tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
             let temp = tree.temp_name();
             let mode = if is_plain(&tree, &here.dir, meta) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::{Dir, FdCache};
 use super::own_name::TempName;
-use crate::limits::DIRS_DECLARED_MAX;
+use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX};
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
@@ -278,6 +278,21 @@ impl<D: Disk> Tree<D> {
             return Err(WireError::UnknownDir(id.0));
         }
         Ok((Arc::clone(&node.dir), node.standing))
+    }
+
+    /// Whether a large file may begin under this id; asked before anything is made for it.
+    pub fn may_begin(&self, file: FileId) -> Result<(), WireError> {
+        let state = self.state();
+        if state.incoming.contains_key(&file) {
+            return Err(WireError::FileTwice(file.0));
+        }
+        if state.incoming.len() >= INCOMING_FILES_MAX {
+            return Err(WireError::TooMany {
+                what: "large files under way",
+                max: INCOMING_FILES_MAX,
+            });
+        }
+        Ok(())
     }
 
     /// A large file begins in its directory.

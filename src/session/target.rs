@@ -13,7 +13,7 @@ use crate::job::large::{EndLarge, Fate};
 use crate::job::list::{ListTarget, TargetDir};
 use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
 use crate::limits::{
-    FRAME_HEAD_BYTES, NOTICES_WAITING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
+    ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, NOTICES_WAITING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::Kind;
 use crate::model::id::FileId;
@@ -420,6 +420,7 @@ impl<D: Disk> Target<D> {
             return self.poll_action(env);
         }
         if !self.is_applying
+            && self.ends_running < ENDS_RUNNING_MAX
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
         {
             self.is_applying = true;
