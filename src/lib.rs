@@ -12,6 +12,7 @@ pub mod stage;
 pub mod session;
 
 pub mod engine;
+pub mod sim;
 
 pub mod client;
 pub mod server;

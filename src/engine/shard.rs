@@ -113,6 +113,16 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         &mut self.seats[key.0].port.session
     }
 
+    /// A session, while it is here.
+    pub fn find(&mut self, key: PortKey) -> Option<&mut Session<D>> {
+        Some(&mut self.seats.get_mut(key.0)?.port.session)
+    }
+
+    /// No session has anything to do until something happens.
+    pub fn is_quiet(&self) -> bool {
+        self.runnable.is_empty()
+    }
+
     /// Ends a session for a reason of this side.
     pub fn break_off(&mut self, key: PortKey, error: SessionError) {
         if let Some(seat) = self.seats.get_mut(key.0) {

@@ -70,16 +70,11 @@ impl<D: Disk> Dir<D> {
     }
 
     pub fn child(parent: &Arc<Self>, name: &[u8]) -> Self {
-        let suspect_since = parent.facts().suspect_since;
-        let facts = Facts {
-            suspect_since,
-            ..Facts::default()
-        };
         let state = State {
             fd: Weak::new(),
             pinned: None,
             identity: None,
-            facts,
+            facts: Facts::default(),
         };
         Self {
             parent: Some(Arc::clone(parent)),
@@ -98,6 +93,17 @@ impl<D: Disk> Dir<D> {
 
     pub fn learn(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.state().facts);
+    }
+
+    /// Notes that what changed in it or below since then is in doubt, and takes over what is in
+    /// doubt in the directory above, which was listed before this one; the earliest moment.
+    pub fn doubt(&self, since: Option<Mtime>) -> Option<Mtime> {
+        let above = self.parent.as_deref();
+        let above = above.and_then(|above| above.facts().suspect_since);
+        let facts = &mut self.state().facts;
+        let moments = [facts.suspect_since, above, since].into_iter().flatten();
+        facts.suspect_since = moments.min();
+        facts.suspect_since
     }
 
     /// (dev, ino), once it was open.

@@ -520,15 +520,11 @@ fn heed_markers<D: Disk>(
     markers: &[Box<[u8]>],
     listing: &mut Listing,
 ) {
-    for marker in markers {
-        if let Some(since) = marker::suspect_since(disk, tree, fd, marker) {
-            dir.learn(|facts| {
-                facts.suspect_since =
-                    Some(facts.suspect_since.map_or(since, |known| known.min(since)))
-            });
-        }
-    }
-    let Some(since) = dir.facts().suspect_since else {
+    let marked = markers
+        .iter()
+        .filter_map(|name| marker::suspect_since(disk, tree, fd, name));
+    // Not taken over when the directory was declared: that was before the one above was listed.
+    let Some(since) = dir.doubt(marked.min()) else {
         return;
     };
     for index in 0..listing.len() {

@@ -38,6 +38,8 @@ pub struct Port<D: Disk> {
     is_sending: bool,
     /// A sign of life that we sent for the session, not a frame of its own.
     is_heartbeat: bool,
+    /// The session's frame that waits until the sign of life is out.
+    waiting: Option<(Buf, usize)>,
     has_received: bool,
     /// An op that only drains is in flight.
     is_draining: bool,
@@ -79,6 +81,7 @@ impl<D: Disk> Port<D> {
             is_ending: false,
             is_sending: false,
             is_heartbeat: false,
+            waiting: None,
             has_received: false,
             is_draining: false,
             last_received: now,
@@ -252,12 +255,18 @@ impl<D: Disk> Port<D> {
         {
             return Some(self.op(op, Token::None));
         }
-        if self.is_heartbeat {
-            return None; // Until it is out, nothing else may be sent.
-        }
         loop {
-            let (op, token) = match self.session.poll_action(env)? {
+            let action = match self.waiting.take_if(|_| !self.is_heartbeat) {
+                Some((buf, len)) => Action::Send { buf, len },
+                None => self.session.poll_action(env)?,
+            };
+            let (op, token) = match action {
                 Action::Send { buf, len } => {
+                    if self.is_heartbeat {
+                        // A peer that does not read must not keep the session from its jobs.
+                        self.waiting = Some((buf, len));
+                        continue;
+                    }
                     if self.is_sending {
                         unreachable!(
                             "a session sends one frame at a time, and a heartbeat only in between"
@@ -318,6 +327,7 @@ impl<D: Disk> Port<D> {
                 ),
                 Action::End => {
                     self.is_ending = true;
+                    self.waiting = None;
                     return Some(Wish::Shut);
                 }
             };

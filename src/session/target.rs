@@ -326,7 +326,7 @@ impl<D: Disk> Target<D> {
                 offset,
             });
         }
-        if let Some(owed) = self.owed.take()
+        if let Some(owed) = self.owed.take_if(|_| !self.source_hung_up)
             && let Some(action) = self.pay(owed, env.blocks)
         {
             return Some(action);
@@ -392,7 +392,9 @@ impl<D: Disk> Target<D> {
     }
 
     fn poll_reporting(&mut self) -> Option<Action<D>> {
-        if self.is_sending || !self.outbox.is_empty() || self.is_retiring {
+        // Who has hung up, or is silent for too long, does not read what is still to be sent.
+        let is_saying = self.is_sending || !self.outbox.is_empty();
+        if (is_saying && !self.source_hung_up) || self.is_retiring {
             return None;
         }
         let must_retire = self.stays && self.finished && !self.is_retired && self.fatal.is_none();
@@ -628,9 +630,13 @@ impl<D: Disk> Target<D> {
             return self.listed(payload);
         }
         Done::decode(payload)?;
-        if !self.incoming.is_empty() && self.packs.is_empty() && !self.is_applying {
-            let unfinished = self.incoming.keys().next().map_or(0, |file| file.0);
-            return Err(WireError::UnknownFile(unfinished).into());
+        let is_settled = self.packs.is_empty() && !self.is_applying;
+        let unfinished = self
+            .incoming
+            .iter()
+            .find(|(_, incoming)| is_settled && incoming.end.is_none());
+        if let Some((file, _)) = unfinished {
+            return Err(WireError::UnknownFile(file.0).into());
         }
         self.is_done = true;
         Ok(())

@@ -1,0 +1,424 @@
+//! `Scenario`, what one seed pushes, from where to where, and through which weather. Everything
+//! is drawn before the first call, so that a run can say beforehand what it will be like.
+
+use std::fmt;
+
+use super::fault::{Crash, DiskFaults, DiskOptions};
+use super::net::NetOptions;
+use super::prng::Prng;
+use super::ring::RingWeather;
+use super::tree::{Content, Entry, Shape, Tree};
+use crate::client::plan::Source;
+use crate::limits::{CHUNK_BYTES, PACK_FILE_BYTES_MAX};
+use crate::model::entry::Kind;
+use crate::model::policy::{Durability, Policy};
+use crate::ops::disk::Identity;
+use crate::wire::hello::Rights;
+
+/// The ends of a push; where there are two of a thing, its place in the array.
+pub const SOURCE: usize = 0;
+pub const TARGET: usize = 1;
+
+/// Where the sources stand.
+pub const SOURCE_ROOT: &[u8] = b"/src";
+/// DEST, the directory above it, and its name there.
+pub const DEST: &[u8] = b"/t/dest";
+pub const ABOVE_DEST: &[u8] = b"/t";
+pub const DEST_NAME: &[u8] = b"dest";
+/// The source that is a single file.
+pub const SINGLE_FILE: &[u8] = b"single";
+
+/// Pushes that go wrong before the calm.
+const WEATHERS_MAX: u64 = 3;
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    /// Both sessions in one process, without a stream.
+    pub is_pair: bool,
+    /// Through a module with these rights; otherwise the embedded target's own.
+    pub module: Option<Rights>,
+    /// A server that stays: it syncs after the REPORT.
+    pub stays: bool,
+    /// Blocks of each side's pool; a pair has the first only.
+    pub blocks_counts: [usize; 2],
+    pub net: NetOptions,
+    pub disks: [DiskOptions; 2],
+    pub sources: Vec<Source>,
+    /// What is planted at `SOURCE_ROOT`.
+    pub source_tree: Tree,
+    /// What is planted at DEST; nothing stands there otherwise.
+    pub target_tree: Option<Tree>,
+    pub dest_is_dir: bool,
+    pub weathers: Vec<Weather>,
+    /// The wishes of the pushes in the calm.
+    pub policy: Policy,
+}
+
+/// One push in which something may go wrong.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    pub policy: Policy,
+    pub rings: [RingWeather; 2],
+    pub faults: [DiskFaults; 2],
+    pub crash: Option<PlannedCrash>,
+    pub reset_after_bytes: [Option<u64>; 2],
+    /// After so many disk calls of the target what this end sends stands still for that long.
+    pub stall: Option<Stall>,
+    /// Calls of a thousand before which a local user changes something, on either side.
+    pub changes_per_mille: [u32; 2],
+    /// Room for content at the target beyond what is there.
+    pub room_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedCrash {
+    pub side: usize,
+    pub at_call: u64,
+    pub crash: Crash,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Stall {
+    pub side: usize,
+    pub after_calls: u64,
+    pub seconds: u64,
+}
+
+impl Scenario {
+    pub fn new(seed: u64) -> Self {
+        let mut prng = Prng::new(seed);
+        let is_pair = prng.chance(250);
+        let net = draw_net(&mut prng);
+        let shape = draw_shape(
+            &mut prng,
+            if is_pair {
+                usize::MAX
+            } else {
+                net.capacity_bytes
+            },
+        );
+        let (sources, source_tree) = draw_sources(&mut prng, &shape);
+        let is_single = sources[0].path.ends_with(SINGLE_FILE);
+        let target_tree = draw_target(&mut prng, &shape, &sources, &source_tree, is_single);
+        let weathers: Vec<_> = (0..prng.below(WEATHERS_MAX + 1))
+            .map(|_| Weather::draw(&mut prng, is_pair))
+            .collect();
+        let is_cut = |weather: &Weather| {
+            let crash = weather.crash.map(|planned| (planned.side, planned.crash));
+            crash.is_some_and(|(side, crash)| {
+                crash == Crash::PowerCut && (is_pair || side == TARGET)
+            })
+        };
+        let module = prng.chance(400).then(|| Rights {
+            owners: prng.chance(300),
+            setid: prng.chance(500),
+            nodes: prng.chance(500),
+        });
+        let mut disks = [draw_disk(&mut prng), draw_disk(&mut prng)];
+        // What is lost with the power takes DEST with it, and there is nothing left to say.
+        disks[TARGET].is_volatile = prng.chance(100) && !weathers.iter().any(is_cut);
+        if is_pair {
+            disks[SOURCE] = disks[TARGET].clone();
+        }
+        let module = module.filter(|_| !is_pair).map(|rights| Rights {
+            owners: rights.owners && disks[TARGET].identity.is_root,
+            nodes: rights.nodes && disks[TARGET].identity.is_root,
+            ..rights
+        });
+        let mut blocks = || usize::try_from(2 + prng.skewed(15) - 1).expect("few");
+        Self {
+            seed,
+            is_pair,
+            stays: module.is_some(),
+            module,
+            blocks_counts: [blocks(), blocks()],
+            net,
+            disks,
+            dest_is_dir: !is_single && prng.chance(300),
+            sources,
+            source_tree,
+            target_tree,
+            policy: Policy {
+                dry_run: false,
+                delete_max: None,
+                allow_empty_source: true,
+                ..draw_policy(&mut prng)
+            },
+            weathers,
+        }
+    }
+
+    pub fn rights(&self) -> Rights {
+        let is_root = self.disks[TARGET].identity.is_root;
+        self.module.unwrap_or(Rights {
+            owners: is_root,
+            setid: true,
+            nodes: is_root,
+        })
+    }
+}
+
+impl Weather {
+    fn draw(prng: &mut Prng, is_pair: bool) -> Self {
+        let faults = |prng: &mut Prng| {
+            if !prng.chance(350) {
+                return DiskFaults::default();
+            }
+            let mut rate = || u32::try_from(prng.skewed(30) - 1).expect("small");
+            DiskFaults {
+                short_per_mille: 20 * rate(),
+                io_error_per_mille: rate() / 2,
+                no_space_per_mille: rate() / 8,
+                no_fd_per_mille: rate() / 4,
+            }
+        };
+        let crash = prng.chance(500).then(|| PlannedCrash {
+            side: prng.index(2),
+            at_call: prng.skewed(2000),
+            crash: *prng.pick(&[Crash::ProcessDeath, Crash::PowerCut]),
+        });
+        let is_rainy = !is_pair && prng.chance(250);
+        let mut reset = || (is_rainy && prng.chance(500)).then(|| prng.skewed(2_000_000));
+        let reset_after_bytes = [reset(), reset()];
+        let stall = (!is_pair && prng.chance(150)).then(|| Stall {
+            side: prng.index(2),
+            after_calls: prng.skewed(300),
+            seconds: prng.skewed(200),
+        });
+        let mut changes = || {
+            let is_busy = prng.chance(150);
+            let per_mille = u32::try_from(prng.skewed(100)).expect("small");
+            if is_busy { per_mille } else { 0 }
+        };
+        let changes_per_mille = [changes(), changes()];
+        Self {
+            changes_per_mille,
+            crash,
+            reset_after_bytes,
+            stall,
+            faults: [faults(prng), faults(prng)],
+            rings: [RingWeather::random(prng), RingWeather::random(prng)],
+            policy: draw_policy(prng),
+            room_bytes: prng.chance(50).then(|| prng.skewed(2_000_000)),
+        }
+    }
+}
+
+fn draw_policy(prng: &mut Prng) -> Policy {
+    Policy {
+        dry_run: prng.chance(60),
+        delete: prng.chance(500),
+        delete_max: prng.chance(150).then(|| prng.skewed(20) - 1),
+        tell_deletes: prng.chance(500),
+        allow_empty_source: prng.chance(700),
+        durability: *prng.pick(&[
+            Durability::None,
+            Durability::None,
+            Durability::Session,
+            Durability::File,
+        ]),
+        numeric_ids: true,
+    }
+}
+
+fn draw_net(prng: &mut Prng) -> NetOptions {
+    let mut net = NetOptions::random(prng);
+    if prng.chance(100) {
+        net.capacity_bytes = 1;
+    }
+    // A frame must not be on its way for longer than the patience of the other end.
+    let segment = net.capacity_bytes.min(net.segment_bytes_max).max(1);
+    let segments = u64::try_from(CHUNK_BYTES / segment + 1).expect("small");
+    net.delay_ns_max = net.delay_ns_max.min(2_000_000_000 / segments);
+    net
+}
+
+fn draw_shape(prng: &mut Prng, capacity_bytes: usize) -> Shape {
+    // Through a narrow pipe little goes in the time that a seed may take.
+    let room = u64::try_from(capacity_bytes.clamp(1, 1 << 20)).expect("small") * 2000;
+    Shape {
+        entries_max: usize::try_from(prng.skewed(60)).expect("small"),
+        depth_max: 1 + prng.index(5),
+        file_bytes_max: room.min(3 * CHUNK_BYTES as u64 + 7).max(64),
+        owners: vec![0, 0, 1000, 65_534],
+        ..Shape::default()
+    }
+}
+
+fn draw_disk(prng: &mut Prng) -> DiskOptions {
+    let identity = if prng.chance(700) {
+        DiskOptions::default().identity
+    } else {
+        Identity {
+            uid: 1000,
+            gid: 1000,
+            is_root: false,
+        }
+    };
+    DiskOptions {
+        has_default_acl: prng.chance(100),
+        identity,
+        skew_sec: i64::try_from(prng.skewed(100_000)).expect("small") - 50_000,
+        mtime_granule_ns: if prng.chance(100) { 1_000_000_000 } else { 1 },
+        ..DiskOptions::default()
+    }
+}
+
+const SOURCE_NAMES: [&[u8]; 3] = [b"one", b"two", b"three"];
+
+fn source(name: &[u8], contents: bool) -> Source {
+    let mut path = [SOURCE_ROOT, b"/", name].concat();
+    if contents {
+        path.push(b'/');
+    }
+    Source { path, contents }
+}
+
+fn draw_sources(prng: &mut Prng, shape: &Shape) -> (Vec<Source>, Tree) {
+    let mut all = Tree::empty();
+    if prng.chance(80) {
+        let entry = random_file(prng, shape);
+        all.entries.insert(SINGLE_FILE.to_vec(), entry);
+        return (vec![source(SINGLE_FILE, false)], all);
+    }
+    let count = if prng.chance(200) {
+        2 + prng.index(2)
+    } else {
+        1
+    };
+    let mut sources = Vec::new();
+    let mut tree = random_tree(prng, shape);
+    for name in SOURCE_NAMES.iter().take(count) {
+        graft(&mut all, name, &tree);
+        sources.push(source(name, prng.chance(750)));
+        if prng.chance(500) {
+            tree.mutate(prng, shape, 8);
+        } else {
+            tree = random_tree(prng, shape);
+        }
+    }
+    (sources, all)
+}
+
+fn random_tree(prng: &mut Prng, shape: &Shape) -> Tree {
+    let mut tree = Tree::random(prng, shape);
+    // The sizes at which a file changes its way through the program.
+    let edges = [
+        PACK_FILE_BYTES_MAX,
+        PACK_FILE_BYTES_MAX + 1,
+        2 * CHUNK_BYTES,
+        3 * CHUNK_BYTES + 5,
+    ];
+    for (name, size) in [&b"edge0"[..], b"edge1", b"edge2", b"edge3"]
+        .iter()
+        .zip(edges)
+    {
+        if prng.chance(120) && size as u64 <= shape.file_bytes_max {
+            let mut bytes = vec![0; size];
+            prng.fill(&mut bytes);
+            tree.entries
+                .insert(name.to_vec(), Entry::file(0o644, &bytes));
+        }
+    }
+    tree
+}
+
+fn random_file(prng: &mut Prng, shape: &Shape) -> Entry {
+    let tree = Tree::random(
+        prng,
+        &Shape {
+            entries_max: 8,
+            ..shape.clone()
+        },
+    );
+    let mut files = tree
+        .entries
+        .into_values()
+        .filter(|e| e.meta.kind == Kind::File);
+    files.next().unwrap_or_else(|| Entry::file(0o640, b"alone"))
+}
+
+fn graft(all: &mut Tree, name: &[u8], tree: &Tree) {
+    for (path, entry) in &tree.entries {
+        let path = super::host::joined(name, path);
+        all.entries.insert(path, entry.clone());
+    }
+}
+
+fn draw_target(
+    prng: &mut Prng,
+    shape: &Shape,
+    sources: &[Source],
+    source_tree: &Tree,
+    is_single: bool,
+) -> Option<Tree> {
+    if prng.chance(150) {
+        return None;
+    }
+    if is_single && prng.chance(600) {
+        let mut entry = random_file(prng, shape);
+        if prng.chance(200) {
+            entry = Entry::symlink(b"nowhere");
+        }
+        return Some(Tree {
+            entries: [(Vec::new(), entry)].into(),
+        });
+    }
+    if prng.chance(150) {
+        return Some(Tree::random(prng, shape));
+    }
+    let mut tree = super::oracle::Wanted::of(sources, source_tree, None).tree;
+    let changes_max = if prng.chance(300) { 1 } else { 20 };
+    let changes_count = prng.index(changes_max + 1);
+    tree.mutate(prng, shape, changes_count);
+    // A tree that lost its root is drawn with the others above.
+    tree.entries
+        .entry(Vec::new())
+        .or_insert_with(|| Entry::dir(0o755));
+    Some(tree)
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = |tree: &Tree| {
+            let bytes = |entry: &Entry| match &entry.content {
+                Content::Bytes(bytes) => bytes.len(),
+                Content::None | Content::Target(_) | Content::Device(_) => 0,
+            };
+            let total: usize = tree.entries.values().map(bytes).sum();
+            format!("{} entries, {total} bytes", tree.entries.len())
+        };
+        writeln!(f, "seed {}", self.seed)?;
+        writeln!(
+            f,
+            "  {}",
+            if self.is_pair {
+                "one process"
+            } else {
+                "over a stream"
+            }
+        )?;
+        for source in &self.sources {
+            writeln!(f, "  source {}", source.path.escape_ascii())?;
+        }
+        writeln!(f, "  sources: {}", entries(&self.source_tree))?;
+        match &self.target_tree {
+            Some(tree) => writeln!(f, "  target: {}", entries(tree))?,
+            None => writeln!(f, "  target: absent")?,
+        }
+        writeln!(
+            f,
+            "  module {:?}, blocks {:?}",
+            self.module, self.blocks_counts
+        )?;
+        writeln!(f, "  {:?}", self.net)?;
+        for disk in &self.disks {
+            writeln!(f, "  {disk:?}")?;
+        }
+        for weather in &self.weathers {
+            writeln!(f, "  weather {weather:?}")?;
+        }
+        write!(f, "  calm {:?}", self.policy)
+    }
+}

@@ -1,0 +1,894 @@
+//! `World`, a push in one thread: source and target, each a shard with its disk and its blocks,
+//! over one simulated stream (or both in one shard), through the weather that a seed draws and
+//! then in the calm, in which it has to succeed.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::disk::SimDisk;
+use super::fault::Crash;
+use super::host::joined;
+use super::net::NetOptions;
+use super::oracle::{self, Expected, Facts, History, Safety, Wanted};
+use super::prng::Prng;
+use super::ring::{RingWeather, SimRing, SimWorld};
+use super::scenario::{
+    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, Stall, TARGET, Weather,
+};
+use super::tree::{Content, Entry, Tree};
+use crate::client::sources;
+use crate::engine::shard::{PortKey, Shard};
+use crate::job::Work;
+use crate::limits::BLOCK_BYTES;
+use crate::model::entry::Kind;
+use crate::model::id::SessionId;
+use crate::model::module::{Module, ModuleName, ModuleTable};
+use crate::model::policy::{Durability, Policy};
+use crate::model::report::{Exit, Tell, Totals};
+use crate::model::time::Moment;
+use crate::ops::op::StreamId;
+use crate::ops::{BlockPool, Disk};
+use crate::session::target::{Doorkeeper, Exports, OwnRights};
+use crate::session::{Session, SessionError, Source, Target};
+use crate::wire::hello::Hello;
+
+type SimShard = Shard<SimDisk, SimRing<Work<SimDisk>>>;
+
+/// Virtual time without a disk call or traffic worth the name after which the sides are taken
+/// to wait for each other: more than twice as long as a session is patient.
+const STUCK_SECONDS: u64 = 400;
+/// Bytes that signs of life may come to in that time.
+const STUCK_BYTES: u64 = 4096;
+/// Silence of the peer after which a session gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pushes in the calm until one succeeds: the first may find what the weather left.
+const CALM_PUSHES_MAX: usize = 3;
+
+thread_local! {
+    /// Blocks are leaked, as an arena's are; those of a world that is over serve the next.
+    static POOLS: RefCell<HashMap<usize, Vec<BlockPool>>> = RefCell::default();
+}
+
+fn take_pool(blocks_count: usize) -> BlockPool {
+    let known = POOLS.with_borrow_mut(|pools| pools.get_mut(&blocks_count)?.pop());
+    known.unwrap_or_else(|| {
+        let block = || &mut *Box::leak(vec![0; BLOCK_BYTES].into_boxed_slice());
+        BlockPool::new((0..blocks_count).map(|_| block()).collect())
+    })
+}
+
+/// What a seed came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    pub pushes: u64,
+    pub crashes: u64,
+    pub files_sent: u64,
+    pub disk_calls: u64,
+}
+
+pub struct World {
+    scenario: Scenario,
+    prng: Prng,
+    shared: Rc<RefCell<SimWorld>>,
+    /// The processes that run now; a pair's are the same.
+    disks: [SimDisk; 2],
+    /// DEST, or the directory above it, as the first push found it.
+    original: Tree,
+    /// What stands beside DEST.
+    sentinels: Tree,
+    source_history: Arc<Mutex<History>>,
+    target_history: Arc<Mutex<History>>,
+    /// A push so far was allowed to delete.
+    may_delete: bool,
+    /// Some push so far could leave unsynced content behind.
+    was_unsynced: bool,
+    may_be_torn: bool,
+    summary: Summary,
+}
+
+/// How one push ended.
+struct End {
+    /// `None`: the source died, or had nothing to start with.
+    outcome: Option<Result<(Exit, Option<Durability>), SessionError>>,
+    totals: Totals,
+    tells: Vec<Tell>,
+    died: Option<(usize, Crash)>,
+}
+
+/// One process with its shard.
+struct Side {
+    /// SOURCE or TARGET; a pair is the source.
+    which: usize,
+    shard: SimShard,
+    disk: SimDisk,
+    stream: Option<StreamId>,
+    sessions_left: usize,
+}
+
+/// Runs one seed; what is wrong, in words, where something is.
+pub fn run(seed: u64) -> Result<Summary, String> {
+    World::new(Scenario::new(seed)).run()
+}
+
+impl World {
+    pub fn new(scenario: Scenario) -> Self {
+        let mut prng = Prng::new(scenario.seed ^ 0x5179);
+        let shared = SimWorld::new(prng.next_u64());
+        let clock = shared.borrow().clock.clone();
+        let mut disk = |which: usize| {
+            SimDisk::new(
+                scenario.disks[which].clone(),
+                clock.clone(),
+                prng.next_u64(),
+            )
+        };
+        let source = disk(SOURCE);
+        let target = if scenario.is_pair {
+            source.clone()
+        } else {
+            disk(TARGET)
+        };
+        let disks = [source, target];
+        plant(&scenario, &disks);
+        let mut world = Self {
+            prng,
+            shared,
+            original: Tree::default(),
+            sentinels: Tree::default(),
+            source_history: Arc::default(),
+            target_history: Arc::default(),
+            may_delete: false,
+            was_unsynced: false,
+            may_be_torn: false,
+            summary: Summary::default(),
+            scenario,
+            disks,
+        };
+        world.original = world.dest_tree();
+        world.sentinels = world.outside();
+        let sources = world.source_snapshot();
+        locked(&world.source_history).note(&sources);
+        world
+    }
+
+    /// The weather, then the calm.
+    pub fn run(mut self) -> Result<Summary, String> {
+        for index in 0..self.scenario.weathers.len() {
+            let weather = self.scenario.weathers[index].clone();
+            self.weather(&weather)
+                .map_err(|what| format!("weather {index}: {what}"))?;
+        }
+        self.calm().map_err(|what| format!("calm: {what}"))?;
+        Ok(self.summary)
+    }
+
+    fn weather(&mut self, weather: &Weather) -> Result<(), String> {
+        let policy = weather.policy;
+        for (disk, faults) in self.disks.iter().zip(weather.faults) {
+            disk.set_faults(faults);
+        }
+        if let Some(bytes) = weather.room_bytes {
+            let disk = &self.disks[TARGET];
+            disk.set_capacity(disk.used_bytes() + bytes, u64::MAX);
+        }
+        self.let_users_in(weather.changes_per_mille);
+        let before = self.disks[TARGET]
+            .snapshot(ABOVE_DEST)
+            .map_err(|e| e.to_string())?;
+        self.may_delete |= policy.delete && !policy.dry_run;
+        let end = self.push(policy, Some(weather))?;
+        let was_touched = weather.changes_per_mille != [0, 0];
+        for disk in &self.disks {
+            disk.calm();
+        }
+        self.disks[TARGET].set_capacity(u64::MAX / 2, u64::MAX);
+        if policy.dry_run && weather.changes_per_mille[TARGET] == 0 && end.died.is_none() {
+            let after = self.disks[TARGET]
+                .snapshot(ABOVE_DEST)
+                .map_err(|e| e.to_string())?;
+            all_good("a dry run changed the target", before.diff(&after))?;
+        }
+        self.was_unsynced |= policy.durability != Durability::File && !policy.dry_run;
+        self.bury(&end)?;
+        self.check_safety()?;
+        let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
+        if is_success && !policy.dry_run && !was_touched {
+            let wanted = self.wanted();
+            let before = oracle_root(&before, self.rename().is_some());
+            let expected =
+                oracle::expected(&wanted, &before, policy.delete, self.scenario.rights());
+            self.check_equal(&wanted, &expected, end.died.is_some())
+                .map_err(|what| format!("exit 0, but {what}"))?;
+        }
+        if let Some(max) = policy.delete_max
+            && end.totals.files_deleted > max
+        {
+            return Err(format!(
+                "{} deletions, {max} allowed",
+                end.totals.files_deleted
+            ));
+        }
+        Ok(())
+    }
+
+    /// Faults are over: a plain push must succeed, and leave what is wanted.
+    fn calm(&mut self) -> Result<(), String> {
+        self.rejoin();
+        let policy = self.scenario.policy;
+        let rights = self.scenario.rights();
+        let wanted = self.wanted();
+        let before = self.dest_tree();
+        let rename = self.rename().map(<[u8]>::to_vec);
+        let expected = oracle::expected(&wanted, &before, policy.delete, rights);
+        let exit = if expected.blocked.is_empty() {
+            Exit::Ok
+        } else {
+            Exit::Partial
+        };
+        if self.is_refused() {
+            let end = self.push(policy, None)?;
+            let is_refused = matches!(end.outcome, Some(Err(SessionError::Refused(_))));
+            return if is_refused {
+                Ok(())
+            } else {
+                Err(format!("not refused: {:?}", end.outcome))
+            };
+        }
+        let mut outcomes = Vec::new();
+        self.may_delete |= policy.delete;
+        for _ in 0..CALM_PUSHES_MAX {
+            let end = self.push(policy, None)?;
+            let is_good = matches!(&end.outcome, Some(Ok((reached, _))) if *reached == exit);
+            if is_good {
+                outcomes.clear();
+                break;
+            }
+            outcomes.push(format!("{:?} {:?}", end.outcome, end.tells));
+        }
+        if !outcomes.is_empty() {
+            return Err(format!("no push ended with {exit:?}: {outcomes:#?}"));
+        }
+        self.check_equal(&wanted, &expected, false)?;
+        let after = self.disks[TARGET]
+            .snapshot(ABOVE_DEST)
+            .map_err(|e| e.to_string())?;
+        let was_changed = |history: &Mutex<History>| !locked(history).touched.is_empty();
+        let may_hide = was_changed(&self.source_history) || was_changed(&self.target_history);
+        if exit == Exit::Ok && !may_hide {
+            all_good("temp files stay", oracle::temps(&after))?;
+        }
+        if !self.may_be_torn {
+            self.check_idle(policy)?;
+        }
+        if policy.durability != Durability::None
+            && exit == Exit::Ok
+            && !self.scenario.disks[TARGET].is_volatile
+        {
+            let before = self.dest_tree();
+            self.restart(TARGET, Crash::PowerCut);
+            let lines = before.without_ours().diff(&self.dest_tree().without_ours());
+            all_good("a power cut took what was reported as durable", lines)?;
+        }
+        let _ = rename;
+        Ok(())
+    }
+
+    /// A push after a success has nothing to do.
+    fn check_idle(&mut self, policy: Policy) -> Result<(), String> {
+        let end = self.push(policy, None)?;
+        let totals = end.totals;
+        let done = (
+            totals.files_sent,
+            totals.dirs_made,
+            totals.meta_fixed,
+            totals.files_deleted,
+        );
+        if done != (0, 0, 0, 0)
+            && end
+                .outcome
+                .as_ref()
+                .is_some_and(|outcome| matches!(outcome, Ok((Exit::Ok, _))))
+        {
+            return Err(format!(
+                "the push after a success still did {done:?}: made, dirs, mended, deleted"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether DEST can't be what this push needs: a file where a directory must be.
+    fn is_refused(&self) -> bool {
+        let at_dest = self.disks[TARGET].snapshot(DEST).ok();
+        let kind = at_dest.map(|tree| tree.entries[&b""[..]].meta.kind);
+        let is_single = self.scenario.sources[0].path.ends_with(SINGLE_FILE);
+        !is_single && kind.is_some_and(|kind| kind != Kind::Dir)
+    }
+
+    /// `may_touch_root`: a target that dies while it takes its marker away, after the REPORT, has
+    /// no time to set ROOT's time right.
+    fn check_equal(
+        &self,
+        wanted: &Wanted,
+        expected: &Expected,
+        may_touch_root: bool,
+    ) -> Result<(), String> {
+        let facts = Facts {
+            rights: self.scenario.rights(),
+            root_is_listed: wanted.root_is_listed && !may_touch_root,
+            original: &self.original,
+        };
+        let lines = oracle::check_equal(expected, &self.dest_tree(), &facts);
+        all_good("the target is not what was pushed", lines)
+    }
+
+    fn check_safety(&mut self) -> Result<(), String> {
+        let (source, target) = (locked(&self.source_history), locked(&self.target_history));
+        let wanted = self.wanted();
+        let safety = Safety {
+            scenario: &self.scenario,
+            original: &self.original,
+            wanted: &wanted,
+            rename: self.rename(),
+            source_history: &source,
+            target_history: &target,
+            may_delete: self.may_delete,
+            may_be_torn: self.may_be_torn,
+        };
+        all_good("unsafe", safety.check(&self.dest_tree()))?;
+        all_good("outside of DEST", self.sentinels.diff(&self.outside()))
+    }
+
+    // ---- what stands where
+
+    fn source_snapshot(&self) -> Tree {
+        self.disks[SOURCE]
+            .snapshot(SOURCE_ROOT)
+            .expect("nobody removes it")
+    }
+
+    /// A single file may get DEST's name: then ROOT is the directory above.
+    fn rename(&self) -> Option<&'static [u8]> {
+        let is_single = self.scenario.sources[0].path.ends_with(SINGLE_FILE);
+        let is_dir = matches!(&self.scenario.target_tree, Some(tree) if tree.entries[&b""[..]].meta.kind == Kind::Dir);
+        (is_single && !is_dir).then_some(DEST_NAME)
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted::of(
+            &self.scenario.sources,
+            &self.source_snapshot(),
+            self.rename(),
+        )
+    }
+
+    /// ROOT of the target as it is now; where it is absent, an empty tree.
+    fn dest_tree(&self) -> Tree {
+        let path = if self.rename().is_some() {
+            ABOVE_DEST
+        } else {
+            DEST
+        };
+        self.disks[TARGET].snapshot(path).unwrap_or_default()
+    }
+
+    /// Everything of the target's host that no push may touch, but for the times of what is
+    /// directly above DEST.
+    fn outside(&self) -> Tree {
+        let mut tree = self.disks[TARGET].snapshot(b"/").expect("a root");
+        tree.entries.retain(|path, _| {
+            let is_of_dest = *path == b"t/dest" || path.starts_with(b"t/dest/");
+            let is_of_source = *path == b"src" || path.starts_with(b"src/");
+            let is_own = path.strip_prefix(b"t/").is_some_and(oracle::is_ours);
+            !is_of_dest && !is_of_source && !is_own && *path != b"t" && !path.is_empty()
+        });
+        tree
+    }
+
+    // ---- crashes and local users
+
+    /// Buries who died in a push, and starts who takes the place.
+    fn bury(&mut self, end: &End) -> Result<(), String> {
+        if let Some((side, crash)) = end.died {
+            self.summary.crashes += 1;
+            self.restart(side, crash);
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self, side: usize, crash: Crash) {
+        let sources = self.source_snapshot();
+        let disk = self.disks[side].restart(crash);
+        // What users changed and did not sync comes back as the power cut left it.
+        let survivors = self.source_snapshot();
+        let is_same = |path: &Vec<u8>| sources.entries.get(path) == survivors.entries.get(path);
+        let paths = sources.entries.keys().chain(survivors.entries.keys());
+        let changed: Vec<_> = paths.filter(|path| !is_same(path)).cloned().collect();
+        let mut history = locked(&self.source_history);
+        history.note(&survivors);
+        history.touched.extend(changed);
+        drop(history);
+        let is_target = side == TARGET || self.scenario.is_pair;
+        if self.scenario.is_pair {
+            self.disks = [disk.clone(), disk];
+        } else {
+            self.disks[side] = disk;
+        }
+        if is_target && crash == Crash::PowerCut {
+            self.may_be_torn |= self.was_unsynced;
+        }
+    }
+
+    /// Every push has a client of its own; a server stays, unless it was killed.
+    fn rejoin(&mut self) {
+        if !self.scenario.is_pair {
+            self.disks[SOURCE] = self.disks[SOURCE].spawn();
+        }
+    }
+
+    fn let_users_in(&mut self, per_mille: [u32; 2]) {
+        let mut users = Vec::new();
+        let names = [SOURCE_ROOT, DEST];
+        let histories = [&self.source_history, &self.target_history];
+        for which in [SOURCE, TARGET] {
+            if per_mille[which] > 0 {
+                users.push((
+                    which,
+                    User {
+                        prng: self.prng.fork(),
+                        root: names[which],
+                        per_mille: per_mille[which],
+                        changes_left: self.prng.below(12),
+                        history: Arc::clone(histories[which]),
+                        rewritten: BTreeSet::new(),
+                    },
+                ));
+            }
+        }
+        if self.scenario.is_pair {
+            let mut users: Vec<User> = users.into_iter().map(|(_, user)| user).collect();
+            if !users.is_empty() {
+                let act = move |disk: &SimDisk, _: &super::Call| {
+                    users.iter_mut().for_each(|user| user.act(disk));
+                };
+                self.disks[SOURCE].before_each_call(act);
+            }
+            return;
+        }
+        for (which, mut user) in users {
+            self.disks[which].before_each_call(move |disk, _| user.act(disk));
+        }
+    }
+
+    // ---- a push
+
+    fn push(&mut self, policy: Policy, weather: Option<&Weather>) -> Result<End, String> {
+        self.summary.pushes += 1;
+        self.rejoin();
+        let crash = weather.and_then(|weather| weather.crash);
+        let calls_at_start = self.disks[TARGET].calls_count();
+        if let Some(planned) = crash {
+            self.disks[planned.side]
+                .crash_at_call(self.disks[planned.side].calls_count() + planned.at_call);
+        }
+        let mut end = End {
+            outcome: None,
+            totals: Totals::default(),
+            tells: Vec::new(),
+            died: None,
+        };
+        let died = |side: usize| crash.map(|planned| (side, planned.crash));
+        let disk = self.disks[SOURCE].clone();
+        let mut sources = sources::open(&disk, &self.scenario.sources);
+        if disk.is_crashed() {
+            end.died = died(SOURCE);
+            return Ok(end);
+        }
+        if sources.origins.is_empty() {
+            return Ok(end);
+        }
+        let Some(doorkeeper) = self.doorkeeper() else {
+            end.died = died(TARGET);
+            return Ok(end);
+        };
+        sources.dest_name = Some(DEST_NAME.into());
+        let module = if self.scenario.module.is_some() {
+            b"m".to_vec()
+        } else {
+            Vec::new()
+        };
+        let dest = if module.is_empty() {
+            DEST
+        } else {
+            &DEST[ABOVE_DEST.len()..]
+        };
+        let components = dest
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty());
+        let hello = Hello {
+            session: SessionId(self.prng.next_u64()),
+            policy,
+            boot_id: disk.boot_id(),
+            module,
+            dest: components.map(<[u8]>::to_vec).collect(),
+            dest_is_dir: self.scenario.dest_is_dir,
+            single_file: sources.single_file.is_some(),
+        };
+        let source = Source::new(hello, policy.allow_empty_source, true, sources);
+        let source = Session::Source(Box::new(source));
+        let target = Session::Target(Box::new(Target::new(doorkeeper, self.scenario.stays)));
+        let mut pools = Vec::new();
+        let (sides, key) = self.open(source, target, weather, &mut pools);
+        let stall = weather.and_then(|weather| weather.stall);
+        self.drive(
+            sides,
+            key,
+            stall,
+            crash.map(|planned| planned.crash),
+            &mut end,
+        )?;
+        self.summary.files_sent += end.totals.files_sent;
+        self.summary.disk_calls += self.disks[TARGET].calls_count() - calls_at_start;
+        self.check_returned(pools, &end)?;
+        Ok(end)
+    }
+
+    /// Both ends at their shards, and the source's key.
+    fn open(
+        &mut self,
+        source: Session<SimDisk>,
+        target: Session<SimDisk>,
+        weather: Option<&Weather>,
+        pools: &mut Vec<BlockPool>,
+    ) -> (Vec<Side>, PortKey) {
+        let rings = weather.map_or([RingWeather::calm(); 2], |weather| weather.rings);
+        let mut shard = |which: usize| {
+            let pool = take_pool(self.scenario.blocks_counts[which]);
+            pools.push(pool.clone());
+            let ring = SimRing::new(&self.shared, self.disks[which].clone(), rings[which]);
+            Shard::new(ring, pool)
+        };
+        let mut here = shard(SOURCE);
+        if self.scenario.is_pair {
+            let (key, _) = here.open_pair(source, target);
+            let side = Side {
+                which: SOURCE,
+                shard: here,
+                disk: self.disks[SOURCE].clone(),
+                stream: None,
+                sessions_left: 2,
+            };
+            return (vec![side], key);
+        }
+        let mut there = shard(TARGET);
+        let options = NetOptions {
+            reset_after_bytes: weather.map_or([None; 2], |weather| weather.reset_after_bytes),
+            ..self.scenario.net.clone()
+        };
+        let (one, other) = self.shared.borrow_mut().connect(&options);
+        let key = here.open(source, one, Some(PATIENCE));
+        there.open(target, other, Some(PATIENCE));
+        let side = |which: usize, shard, stream| Side {
+            which,
+            shard,
+            disk: self.disks[which].clone(),
+            stream: Some(stream),
+            sessions_left: 1,
+        };
+        (
+            vec![side(SOURCE, here, one), side(TARGET, there, other)],
+            key,
+        )
+    }
+
+    fn doorkeeper(&self) -> Option<Arc<dyn Doorkeeper<SimDisk>>> {
+        let disk = &self.disks[TARGET];
+        let Some(rights) = self.scenario.module else {
+            return Some(Arc::new(OwnRights {
+                is_root: disk.identity().is_root,
+            }));
+        };
+        let name = ModuleName::new(b"m").expect("a plain name");
+        let module = Module {
+            name,
+            root: "/t".into(),
+            read_only: false,
+        };
+        let mut modules = ModuleTable::default();
+        modules.insert(module).expect("the only one");
+        // The server opened it in better times.
+        let root = (0..10_000).find_map(|_| disk.open_operator_dir(ABOVE_DEST).ok())?;
+        let roots = HashMap::from([(b"m".to_vec(), Arc::new(root))]);
+        Some(Arc::new(Exports {
+            modules,
+            roots,
+            rights,
+        }))
+    }
+
+    /// Gives the sides turns and moves the clock until every session is over.
+    fn drive(
+        &mut self,
+        mut sides: Vec<Side>,
+        key: PortKey,
+        mut stall: Option<Stall>,
+        crash: Option<Crash>,
+        end: &mut End,
+    ) -> Result<(), String> {
+        let clock = self.shared.borrow().clock.clone();
+        let calls_at_start = self.disks[TARGET].calls_count();
+        let mut last_progress = (clock.now(), 0, 0);
+        loop {
+            let mut index = 0;
+            while index < sides.len() {
+                let is_dead = turn_until_quiet(&mut sides[index], key, end, clock.now());
+                if is_dead {
+                    let side = sides.remove(index);
+                    let crash = crash.expect("nobody dies unplanned");
+                    end.died = Some((side.which, crash));
+                    let (stream, now) = (side.stream, clock.now());
+                    drop(side);
+                    if crash == Crash::ProcessDeath
+                        && let Some(stream) = stream
+                    {
+                        self.shared.borrow_mut().net.close(stream, now);
+                    }
+                    continue;
+                }
+                if sides[index].sessions_left == 0 {
+                    sides.remove(index);
+                    continue;
+                }
+                index += 1;
+            }
+            if sides.is_empty() {
+                return Ok(());
+            }
+            if let Some(planned) = stall
+                && self.disks[TARGET].calls_count() - calls_at_start > planned.after_calls
+                && let Some(stream) = sides
+                    .iter()
+                    .find(|side| side.which == planned.side)
+                    .and_then(|side| side.stream)
+            {
+                let until = clock.now().plus(Duration::from_secs(planned.seconds));
+                self.shared.borrow_mut().net.stall(stream, until);
+                stall = None;
+            }
+            let due = sides
+                .iter_mut()
+                .filter_map(|side| side.shard.ring_mut().next_due())
+                .min();
+            let Some(due) = due else {
+                return Err(format!("all wait for ever: {}", self.shown(&mut sides)));
+            };
+            clock.advance_to(due);
+            let calls: u64 = self.disks.iter().map(SimDisk::calls_count).sum();
+            let streams = sides.iter().filter_map(|side| side.stream);
+            let traffic = streams.map(|stream| {
+                let (sent, received) = self.shared.borrow().net.traffic(stream);
+                sent + received
+            });
+            let traffic: u64 = traffic.sum();
+            let (moment, calls_then, traffic_then) = last_progress;
+            if calls != calls_then || traffic.abs_diff(traffic_then) > STUCK_BYTES {
+                last_progress = (clock.now(), calls, traffic);
+            } else if clock.now().since(moment) > Duration::from_secs(STUCK_SECONDS) {
+                return Err(format!("stuck: {}", self.shown(&mut sides)));
+            }
+        }
+    }
+
+    fn shown(&self, sides: &mut [Side]) -> String {
+        let side = |side: &mut Side| {
+            let keys = side.shard.keys();
+            let in_flight = side.shard.ring_mut().in_flight_count();
+            format!(
+                "side {} with {} sessions, {in_flight} ops in flight",
+                side.which,
+                keys.len()
+            )
+        };
+        sides.iter_mut().map(side).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Blocks, descriptors and locks are back when the sessions are gone.
+    fn check_returned(&mut self, pools: Vec<BlockPool>, end: &End) -> Result<(), String> {
+        for pool in pools {
+            let missing = pool.blocks_count() - pool.free_count();
+            if missing > 0 {
+                return Err(format!("{missing} blocks did not come back"));
+            }
+            POOLS.with_borrow_mut(|pools| pools.entry(pool.blocks_count()).or_default().push(pool));
+        }
+        for (which, disk) in self.disks.iter().enumerate() {
+            let is_dead = end
+                .died
+                .is_some_and(|(side, _)| side == which || self.scenario.is_pair);
+            let (fds, locks) = (disk.open_fds_count(), disk.locks_count());
+            if !is_dead && (fds, locks) != (0, 0) {
+                return Err(format!(
+                    "side {which} still holds {fds} descriptors and {locks} locks"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a side turns until it waits for others or for time; whether its process has died.
+fn turn_until_quiet(side: &mut Side, key: PortKey, end: &mut End, now: Moment) -> bool {
+    loop {
+        side.shard
+            .turn(None)
+            .expect("a simulated ring does not fail");
+        if side.disk.is_crashed() {
+            return true;
+        }
+        if side.which == SOURCE
+            && let Some(session) = side.shard.find(key)
+        {
+            while let Some(tell) = session.next_tell() {
+                end.tells.push(tell);
+            }
+        }
+        while let Some((_, mut session, _)) = side.shard.next_finished() {
+            side.sessions_left -= 1;
+            while let Some(tell) = session.next_tell() {
+                end.tells.push(tell);
+            }
+            if let Session::Source(source) = session {
+                end.totals = source.totals();
+                end.outcome = Some(source.outcome().map_err(Clone::clone));
+            }
+        }
+        let is_due = side
+            .shard
+            .ring_mut()
+            .next_due()
+            .is_some_and(|due| due <= now);
+        if side.sessions_left == 0 || (side.shard.is_quiet() && !is_due) {
+            return false;
+        }
+    }
+}
+
+fn plant(scenario: &Scenario, disks: &[SimDisk; 2]) {
+    let planted = "an empty disk takes a tree";
+    disks[SOURCE]
+        .plant(SOURCE_ROOT, &scenario.source_tree)
+        .expect(planted);
+    let target = &disks[TARGET];
+    let sentinel = Tree::empty()
+        .with(b"passwd", Entry::file(0o600, b"root::0:0"))
+        .with(b"d", Entry::dir(0o700))
+        .with(b"d/f", Entry::file(0o644, b"untouched"));
+    target.plant(b"/outside", &sentinel).expect(planted);
+    target.plant(b"/etc", &sentinel).expect(planted);
+    target.plant(b"/t/beside", &sentinel).expect(planted);
+    if let Some(tree) = &scenario.target_tree {
+        target.plant(DEST, tree).expect(planted);
+    }
+    disks.iter().for_each(SimDisk::settle);
+}
+
+/// DEST, or the directory above it, of a snapshot of the latter.
+fn oracle_root(above: &Tree, is_above: bool) -> Tree {
+    if is_above {
+        return above.clone();
+    }
+    let entries = above.entries.iter().filter_map(|(path, entry)| {
+        let rest = path.strip_prefix(DEST_NAME)?;
+        match rest {
+            b"" => Some((Vec::new(), entry.clone())),
+            _ => Some((rest.strip_prefix(b"/")?.to_vec(), entry.clone())),
+        }
+    });
+    Tree {
+        entries: entries.collect(),
+    }
+}
+
+fn all_good(what: &str, lines: Vec<String>) -> Result<(), String> {
+    if lines.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{what}:\n  {}", lines.join("\n  ")))
+    }
+}
+
+fn locked(history: &Mutex<History>) -> std::sync::MutexGuard<'_, History> {
+    history.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Somebody who works in a tree while it is pushed.
+struct User {
+    prng: Prng,
+    root: &'static [u8],
+    per_mille: u32,
+    changes_left: u64,
+    history: Arc<Mutex<History>>,
+    /// Files that were changed in place: once each, because a second change within a tick of the
+    /// clock can't be seen.
+    rewritten: BTreeSet<Vec<u8>>,
+}
+
+impl User {
+    fn act(&mut self, disk: &SimDisk) {
+        if self.changes_left == 0 || !self.prng.chance(self.per_mille) {
+            return;
+        }
+        self.changes_left -= 1;
+        let Ok(tree) = disk.snapshot(self.root) else {
+            return;
+        };
+        let is_theirs = |path: &&Vec<u8>| !path.is_empty() && !oracle::is_ours(path);
+        let paths: Vec<Vec<u8>> = tree.entries.keys().filter(is_theirs).cloned().collect();
+        if paths.is_empty() {
+            return;
+        }
+        let mut path = self.prng.pick(&paths).clone();
+        // What the command line names stays: its loss is another story than a change below it.
+        if self.root == SOURCE_ROOT && !path.contains(&b'/') {
+            return;
+        }
+        let entry = &tree.entries[&path];
+        let mut bytes = vec![0; usize::try_from(self.prng.skewed(9000) - 1).expect("small")];
+        self.prng.fill(&mut bytes);
+        let mut made = Entry::file(0o640, &bytes);
+        made.meta.mtime.sec -= i64::try_from(self.prng.below(1 << 30)).expect("2^30");
+        made.meta.mtime.nsec = 1 + u32::try_from(self.prng.below(999_999_998)).expect("below 1e9");
+        let full = |path: &[u8]| joined(self.root, path);
+        // The path may lead through what has just gone; then nothing happens.
+        let content = match &entry.content {
+            Content::Bytes(content) => Some(Vec::clone(content)),
+            Content::None | Content::Target(_) | Content::Device(_) => None,
+        };
+        let choice = self.prng.below(8);
+        let done = match (choice, content) {
+            (0..=2, Some(mut content)) if self.rewritten.insert(path.clone()) => {
+                match choice {
+                    0 => content.extend_from_slice(&bytes[..bytes.len().min(700)]),
+                    1 => content.truncate(content.len() / 2),
+                    _ => content.iter_mut().for_each(|byte| *byte ^= 0x55),
+                }
+                disk.overwrite(&full(&path), &content)
+            }
+            (3, _) => disk.remove(&full(&path)),
+            (4, _) => disk.put(&full(&path), &made),
+            (5, _) => {
+                let mut link = Entry::symlink(b"/outside/d");
+                link.meta.mtime = made.meta.mtime;
+                disk.put(&full(&path), &link)
+            }
+            (6, _) => {
+                made.content = Content::None;
+                made.meta.kind = Kind::Dir;
+                disk.put(&full(&path), &made)
+            }
+            _ => {
+                path.extend_from_slice(b"+");
+                if path
+                    .rsplit(|byte| *byte == b'/')
+                    .next()
+                    .is_some_and(|name| name.len() > 255)
+                {
+                    return;
+                }
+                disk.put(&full(&path), &made)
+            }
+        };
+        if done.is_err() {
+            return;
+        }
+        let mut history = locked(&self.history);
+        if let Ok(tree) = disk.snapshot(&full(&path)) {
+            for (below, entry) in &tree.entries {
+                history.note_entry(&joined(&path, below), entry);
+            }
+        }
+        history.touched.insert(path);
+    }
+}
