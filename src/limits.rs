@@ -50,8 +50,11 @@ pub const ENDS_RUNNING_MAX: usize = 64;
 pub const NOTICES_WAITING_MAX: usize = 4096;
 /// Directory descriptors that one session keeps open; the rest are opened again when needed.
 pub const DIR_FDS_OPEN_MAX: usize = 256;
-/// Directories that a peer may hold declared and not yet closed in one session.
-pub const DIRS_DECLARED_MAX: usize = 4_000_000;
+/// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
+/// a name each. A source's look-ahead declares a few thousand.
+pub const DIRS_DECLARED_MAX: usize = 262_144;
+/// Directories asked for and not yet listed before the target takes no further frames.
+pub const LISTS_WAITING_MAX: usize = 4096;
 
 /// Entries of a ring's submission queue; more is submitted early or waits with us.
 pub const RING_SUBMISSIONS: u32 = 256;

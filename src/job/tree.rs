@@ -36,6 +36,8 @@ struct State<D: Disk> {
     counts: Counts,
     /// The marker of this session stands in ROOT.
     is_marked: bool,
+    /// The LIST of ROOT came; it comes once.
+    root_is_asked_for: bool,
 }
 
 /// What the target has done so far.
@@ -70,6 +72,8 @@ struct Node<D: Disk> {
     standing: Standing,
     /// Large files under way in it, and child directories whose CLOSE waits.
     busy: u32,
+    /// Directories declared in it whose CLOSE has not come.
+    open_below: u32,
     /// CLOSE came while it was busy.
     close: Option<Option<Meta>>,
 }
@@ -117,6 +121,7 @@ impl<D: Disk> Tree<D> {
             parent: ROOT,
             standing,
             busy: 0,
+            open_below: 0,
             close: None,
         };
         let state = State {
@@ -124,6 +129,7 @@ impl<D: Disk> Tree<D> {
             incoming: HashMap::new(),
             counts: Counts::default(),
             is_marked: false,
+            root_is_asked_for: false,
         };
         let temp_counter = AtomicU64::new(0);
         Self {
@@ -197,12 +203,16 @@ impl<D: Disk> Tree<D> {
     ) -> Result<(Arc<Dir<D>>, bool), WireError> {
         let mut state = self.state();
         let Some(name) = name else {
+            if std::mem::replace(&mut state.root_is_asked_for, true) {
+                return Err(WireError::DirTwice(ROOT.0));
+            }
             let root = state.dirs.get(&ROOT).ok_or(WireError::UnknownDir(ROOT.0))?;
             return Ok((Arc::clone(&root.dir), root.standing == Standing::Absent));
         };
         let above = state
             .dirs
             .get(&parent)
+            .filter(|above| above.close.is_none())
             .ok_or(WireError::UnknownDir(parent.0))?;
         let is_absent = matches!(above.standing, Standing::Absent | Standing::Lost);
         let child = Arc::new(Dir::child(&above.dir, name.bytes()));
@@ -218,6 +228,7 @@ impl<D: Disk> Tree<D> {
                 parent,
                 standing,
                 busy: 0,
+                open_below: 0,
                 close: None,
             },
         )?;
@@ -244,6 +255,7 @@ impl<D: Disk> Tree<D> {
         let above = state
             .dirs
             .get(&parent)
+            .filter(|above| above.close.is_none())
             .ok_or(WireError::UnknownDir(parent.0))?;
         let child = Arc::new(Dir::child(&above.dir, name.bytes()));
         let node = Node {
@@ -251,6 +263,7 @@ impl<D: Disk> Tree<D> {
             parent,
             standing: Standing::Absent,
             busy: 0,
+            open_below: 0,
             close: None,
         };
         state.insert(id, node)?;
@@ -332,19 +345,20 @@ impl<D: Disk> Tree<D> {
         if node.close.is_some() {
             return Err(WireError::UnknownDir(id.0));
         }
-        if node.busy > 0 {
-            node.close = Some(meta);
-            let parent = node.parent;
-            if id != ROOT {
-                state
-                    .dirs
-                    .get_mut(&parent)
-                    .expect("a parent outlives its children")
-                    .busy += 1;
-            }
-            return Ok(None);
+        if node.open_below > 0 {
+            return Err(WireError::OpenBelow(id.0));
         }
-        Ok(Some(state.retire(id, meta)))
+        let (parent, is_busy) = (node.parent, node.busy > 0);
+        if is_busy {
+            node.close = Some(meta);
+        }
+        if id != ROOT {
+            let above = state.dirs.get_mut(&parent);
+            let above = above.expect("a parent outlives its children");
+            above.open_below -= 1;
+            above.busy += u32::from(is_busy);
+        }
+        Ok((!is_busy).then(|| state.retire(id, meta)))
     }
 
     /// A large file in `id` has ended: the directories, innermost first, that were waiting for it.
@@ -390,6 +404,10 @@ impl<D: Disk> State<D> {
         if self.dirs.contains_key(&id) {
             return Err(WireError::DirTwice(id.0));
         }
+        let above = self.dirs.get_mut(&node.parent);
+        above
+            .ok_or(WireError::UnknownDir(node.parent.0))?
+            .open_below += 1;
         self.dirs.insert(id, node);
         Ok(())
     }

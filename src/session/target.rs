@@ -13,7 +13,8 @@ use crate::job::large::{EndLarge, Fate};
 use crate::job::list::{ListTarget, TargetDir};
 use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
 use crate::limits::{
-    ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, NOTICES_WAITING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
+    ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, LISTS_WAITING_MAX, NOTICES_WAITING_MAX,
+    RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::Kind;
 use crate::model::id::FileId;
@@ -248,7 +249,8 @@ impl<D: Disk> Target<D> {
         let has_room = self.recv_held < RECV_BLOCKS_PER_SESSION_MAX
             && self.held.is_none()
             && self.notices.len() < NOTICES_WAITING_MAX
-            && self.stops.len() < NOTICES_WAITING_MAX;
+            && self.stops.len() < NOTICES_WAITING_MAX
+            && self.requests.len() < LISTS_WAITING_MAX;
         match self.state {
             State::AwaitingHello | State::Reporting => true,
             State::Serving => has_room && !self.is_done,
