@@ -48,6 +48,8 @@ pub const INCOMING_FILES_MAX: usize = 256;
 pub const ENDS_RUNNING_MAX: usize = 64;
 /// Troubles and deletions that wait to be told before the target takes no further frames.
 pub const NOTICES_WAITING_MAX: usize = 4096;
+/// Troubles and deletions that one job gathers before it hands them over; a path may have 8 KiB.
+pub const NOTICES_PER_JOB_MAX: usize = 1024;
 /// Directory descriptors that one session keeps open; the rest are opened again when needed.
 pub const DIR_FDS_OPEN_MAX: usize = 256;
 /// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and

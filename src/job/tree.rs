@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::{Dir, FdCache};
 use super::own_name::TempName;
-use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX};
+use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX};
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
@@ -451,6 +451,11 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// So much is to be told that the job should hand it over first.
+    pub fn is_full(&self) -> bool {
+        self.troubles.len() + self.deleted.len() + self.stopped_dirs.len() >= NOTICES_PER_JOB_MAX
+    }
+
     /// Notes a failure of the disk, fatal or not.
     pub fn failed<D: Disk>(&mut self, tree: &Tree<D>, attempt: Attempt, why: Why, path: Vec<u8>) {
         tree.count(|counts| counts.errors += 1);

@@ -10,7 +10,7 @@ use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Exit, Totals, Why};
 use crate::ops::Errno;
 
-/// Bytes of a path in a NOTICE at most; deeper paths lose their middle.
+/// Bytes of a path in a NOTICE at most; deeper paths lose their beginning.
 pub const NOTICE_PATH_BYTES_MAX: usize = 8192;
 /// Bytes of the longest NOTICE item.
 pub const NOTICE_BYTES_MAX: usize = 8 + NOTICE_PATH_BYTES_MAX;
