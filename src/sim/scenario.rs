@@ -110,7 +110,13 @@ impl Scenario {
                 crash == Crash::PowerCut && (is_pair || side == TARGET)
             })
         };
-        if is_pair && weathers.iter().any(is_cut) {
+        let is_source_cut = |weather: &Weather| {
+            let planned = weather
+                .crash
+                .filter(|planned| planned.crash == Crash::PowerCut);
+            planned.is_some_and(|planned| is_pair || planned.side == SOURCE)
+        };
+        if weathers.iter().any(is_source_cut) {
             // What a power cut leaves of a source that was not synced is no push's affair, and can
             // have the size and the time of what was pushed before.
             for weather in &mut weathers {
