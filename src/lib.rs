@@ -6,9 +6,9 @@
 //! # Floors
 //!
 //! ```text
-//!  6  bin                        sy, sy-server
+//!  6  bin                        sy, sy-server, sy-sim
 //!  5  client    server           words for people: command lines, modules, progress, log
-//!  4  engine                     the only floor that meets the kernel: ring, pool, disk, clock
+//!  4  engine    sim              meets the kernel: ring, pool, disk, clock · pretends to be it
 //!     ═══════ the seam: ops::op::Ring and ops::disk::Disk ═══════
 //!  3  session                    one connection as one machine: Source, Target, and Port
 //!  2  stage     job              decisions without a disk · batches of plain disk calls
@@ -58,6 +58,10 @@
 //! ordinary functions over the trait [`ops::disk::Disk`]; a thread pool runs them on
 //! [`engine::disk::PosixDisk`]. They have a budget: a giant directory goes back in line like anybody else.
 //!
+//! So a whole push runs in memory, too. [`sim`] puts disks, streams, a clock and a ring in the
+//! kernel's place, draws everything that goes wrong from one seed, and checks what is left:
+//! `sy-sim SEED` is a complete bug report.
+//!
 //! # Lanes
 //!
 //! A file read or write goes down the way that is fastest on its file system: an entry of the ring,
@@ -77,12 +81,12 @@
 //! | after a merge | the names of subdirectories, until they are closed |
 //! | the target's listings | merged as they arrive; only names to delete are kept |
 //! | one directory | `DIR_ENTRIES_MAX`; it is held in memory once, in one arena |
-//! | descriptors | `DIR_FDS_OPEN_MAX` directories a session, `LARGE_FILES_OPEN_MAX` files |
-//! | notices unsent | `NOTICES_WAITING_MAX`; beyond it the target stops receiving |
+//! | descriptors | `DIR_FDS_OPEN_MAX` directories a session; files: `LARGE_FILES_OPEN_MAX` at a source, `INCOMING_FILES_MAX` at a target |
+//! | requests and notices that wait | `LISTS_WAITING_MAX`, `NOTICES_WAITING_MAX`; beyond them the target stops receiving |
 //!
 //! No side holds an index of the whole tree, with one exception: files above
 //! `PACK_FILE_BYTES_MAX` that wait for their turn keep the plan of their directory alive, and nothing
-//! bounds how many wait. Deletions and failures of one PACK are collected until it is applied.
+//! bounds how many wait.
 //!
 //! # How an error travels
 //!

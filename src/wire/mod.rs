@@ -107,7 +107,8 @@
 //! the table, or that comes from the wrong side, is an error.
 //!
 //! If the **first 16 bytes** of a stream are not a head with a right check, the peer does not speak
-//! this protocol: the receiver closes the stream without a word.
+//! this protocol: the receiver closes the stream without a word. (One that ends within its first
+//! 16 bytes is a lost connection, if they could have become a head.)
 //!
 //! # 4 The greeting
 //!
@@ -214,7 +215,8 @@
 //! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a source never
 //! uses a number twice. Every object is (directory, one name); paths do not travel forwards.
 //!
-//! The source closes a directory after all it contains, ROOT last.
+//! A directory is closed after those declared in it, ROOT last; anything else is an error. Nothing
+//! is declared in a closed one.
 //!
 //! ## LIST
 //!
@@ -226,7 +228,7 @@
 //! | parent | `u32` | ROOT, or declared by an earlier request and not closed |
 //! | name | `name` | in the parent. For ROOT (dir 0, parent 0): a length of 0 and no bytes |
 //!
-//! ROOT may be asked for before WELCOME. A request looks at the target as it is then; operations of
+//! ROOT may be asked for before WELCOME, and once. A request looks at the target as it is then; operations of
 //! PACKs on the way are not waited for. A name that is no directory (nothing, a file, a symlink), or
 //! whose parent is absent, is absent too.
 //!
@@ -312,7 +314,7 @@
 //! that same kind.
 //!
 //! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
-//! the source, not in use, and never used again.
+//! the source, not in use, and never used again. At most 256 are begun and not ended.
 //!
 //! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
 //! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
@@ -444,7 +446,9 @@
 //! # 11 Flow
 //!
 //! There is **no credit**. A target that has no room stops reading, and the transport does the rest.
-//! Room of a target: 8 frames received and not applied yet ([`RECV_BLOCKS_PER_SESSION_MAX`]), 4096 notices unsent.
+//! Room of a target: 8 frames received and not applied yet ([`RECV_BLOCKS_PER_SESSION_MAX`]), 4096
+//! directories asked for and not listed ([`LISTS_WAITING_MAX`]), 4096 notices and as many stops
+//! unsent ([`NOTICES_WAITING_MAX`]).
 //!
 //! In return **a source always reads**, also while it can't send, and uses up what it reads where it
 //! stands: a LISTING is merged entry by entry and gone. So the target can always answer, hence can
@@ -498,7 +502,8 @@
 //! | components of DEST | 4096 | [`DEST_COMPONENTS_MAX`] |
 //! | text for people | 4096 bytes | [`PEER_TEXT_BYTES_MAX`] |
 //! | path in a NOTICE | 8192 bytes | [`report::NOTICE_PATH_BYTES_MAX`] |
-//! | directories declared and not closed | 4,000,000 | [`DIRS_DECLARED_MAX`] |
+//! | directories declared and not closed | 262,144 | [`DIRS_DECLARED_MAX`] |
+//! | large files begun and not ended | 256 | [`INCOMING_FILES_MAX`] |
 //!
 //! # 15 Reserved: signatures and tokens
 //!
@@ -549,6 +554,9 @@
 //! [`LINK_TARGET_BYTES_MAX`]: crate::limits::LINK_TARGET_BYTES_MAX
 //! [`DEST_COMPONENTS_MAX`]: crate::limits::DEST_COMPONENTS_MAX
 //! [`PEER_TEXT_BYTES_MAX`]: crate::limits::PEER_TEXT_BYTES_MAX
+//! [`INCOMING_FILES_MAX`]: crate::limits::INCOMING_FILES_MAX
+//! [`LISTS_WAITING_MAX`]: crate::limits::LISTS_WAITING_MAX
+//! [`NOTICES_WAITING_MAX`]: crate::limits::NOTICES_WAITING_MAX
 //! [`DIRS_DECLARED_MAX`]: crate::limits::DIRS_DECLARED_MAX
 //! [`RECV_BLOCKS_PER_SESSION_MAX`]: crate::limits::RECV_BLOCKS_PER_SESSION_MAX
 //! [`LOOKAHEAD_BYTES_MAX`]: crate::limits::LOOKAHEAD_BYTES_MAX
