@@ -1,6 +1,6 @@
 //! Every bound and tunable of the program, with its unit, its reason and its measurement.
 
-/// Bytes of the fixed head of a frame (`wire::header`).
+/// Bytes of the fixed head of a frame (`wire::head`).
 pub const FRAME_HEAD_BYTES: usize = 16;
 /// Bytes of content that one chunk of a large file holds; the unit of its digest.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -40,12 +40,23 @@ pub const LIST_BUDGET_ENTRIES: usize = 4096;
 pub const PRUNE_BUDGET_ENTRIES: usize = 1024;
 /// Large files that a source reads at the same time.
 pub const LARGE_FILES_OPEN_MAX: usize = 8;
+/// Large files that a target has open for one session. A source has `LARGE_FILES_OPEN_MAX` and
+/// some whose end is on its way; each costs a descriptor and a temp file.
+pub const INCOMING_FILES_MAX: usize = 256;
+/// Large files that are being given their names before the target begins more: each still has
+/// its descriptor, and a slow fsync must not pile them up.
+pub const ENDS_RUNNING_MAX: usize = 64;
 /// Troubles and deletions that wait to be told before the target takes no further frames.
 pub const NOTICES_WAITING_MAX: usize = 4096;
+/// Troubles and deletions that one job gathers before it hands them over; a path may have 8 KiB.
+pub const NOTICES_PER_JOB_MAX: usize = 1024;
 /// Directory descriptors that one session keeps open; the rest are opened again when needed.
 pub const DIR_FDS_OPEN_MAX: usize = 256;
-/// Directories that a peer may hold declared and not yet closed in one session.
-pub const DIRS_DECLARED_MAX: usize = 4_000_000;
+/// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
+/// a name each. A source's look-ahead declares a few thousand.
+pub const DIRS_DECLARED_MAX: usize = 262_144;
+/// Directories asked for and not yet listed before the target takes no further frames.
+pub const LISTS_WAITING_MAX: usize = 4096;
 
 /// Entries of a ring's submission queue; more is submitted early or waits with us.
 pub const RING_SUBMISSIONS: u32 = 256;

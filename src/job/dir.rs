@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::marker::Doubt;
 use crate::model::entry::Stat;
-use crate::model::time::Mtime;
 use crate::ops::disk::SharedFd;
 use crate::ops::{Disk, Errno};
+use crate::wire::report::NOTICE_PATH_BYTES_MAX;
 
 /// A directory, by its parent and its name in it. Roots hold their descriptor for good.
 pub struct Dir<D: Disk> {
@@ -38,8 +39,8 @@ pub struct Facts {
     pub is_locked: bool,
     /// It was made writable for its owner, and CLOSE sets its mode right again.
     pub was_opened_up: bool,
-    /// Entries changed since then may hold wrong bytes: a session before a crash was not synced.
-    pub suspect_since: Option<Mtime>,
+    /// Entries that changed then may hold wrong bytes: a session before a crash was not synced.
+    pub doubt: Option<Doubt>,
 }
 
 impl<D: Disk> Dir<D> {
@@ -95,15 +96,15 @@ impl<D: Disk> Dir<D> {
         change(&mut self.state().facts);
     }
 
-    /// Notes that what changed in it or below since then is in doubt, and takes over what is in
-    /// doubt in the directory above, which was listed before this one; the earliest moment.
-    pub fn doubt(&self, since: Option<Mtime>) -> Option<Mtime> {
+    /// Notes what is in doubt in it and below, and takes over what is in doubt in the directory
+    /// above, which was listed before this one; both together.
+    pub fn doubt(&self, found: Option<Doubt>) -> Option<Doubt> {
         let above = self.parent.as_deref();
-        let above = above.and_then(|above| above.facts().suspect_since);
+        let above = above.and_then(|above| above.facts().doubt);
         let facts = &mut self.state().facts;
-        let moments = [facts.suspect_since, above, since].into_iter().flatten();
-        facts.suspect_since = moments.min();
-        facts.suspect_since
+        let doubts = [facts.doubt, above, found].into_iter().flatten();
+        facts.doubt = doubts.reduce(Doubt::and);
+        facts.doubt
     }
 
     /// (dev, ino), once it was open.
@@ -172,12 +173,24 @@ impl<D: Disk> Dir<D> {
         disk.set_mode_at(&parent, &self.name, mode | 0o700)
     }
 
-    /// The path from the root (whose own name is left out) to `name` in this directory.
+    /// The path from the root (whose own name is left out) to `name` in this directory; of one
+    /// too long to be told, the end. A peer may nest directories at will and let each entry fail.
     pub fn path_below_root(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = self.end_of_path(name, NOTICE_PATH_BYTES_MAX);
+        path.drain(..path.len().saturating_sub(NOTICE_PATH_BYTES_MAX));
+        path
+    }
+
+    /// The last components of the path below the root, as many as give `bytes_min`.
+    fn end_of_path(&self, name: &[u8], bytes_min: usize) -> Vec<u8> {
         let mut parts = vec![name];
+        let mut bytes = name.len();
         let mut dir = self;
-        while let Some(parent) = dir.parent.as_deref() {
+        while bytes < bytes_min
+            && let Some(parent) = dir.parent.as_deref()
+        {
             parts.push(&dir.name);
+            bytes += dir.name.len() + 1;
             dir = parent;
         }
         parts.retain(|part| !part.is_empty());
@@ -191,7 +204,7 @@ impl<D: Disk> Dir<D> {
         while let Some(parent) = root.parent.as_deref() {
             root = parent;
         }
-        let below = self.path_below_root(name);
+        let below = self.end_of_path(name, usize::MAX);
         let mut path = root.name.to_vec();
         if !path.is_empty() && !path.ends_with(b"/") && !below.is_empty() {
             path.push(b'/');

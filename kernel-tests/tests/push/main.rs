@@ -16,6 +16,7 @@ mod faults_network;
 mod faults_process;
 mod faults_storage;
 mod hostile;
+mod hostile_frames;
 mod metadata;
 mod names;
 mod source_changes;
