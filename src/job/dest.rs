@@ -28,8 +28,11 @@ pub struct OpenDest<D: Disk> {
     pub hello: Hello,
     scope: Scope<D>,
     rights: Rights,
-    pub outcome: Option<Result<(Arc<Tree<D>>, Welcome), Refused>>,
+    pub outcome: Option<Opened<D>>,
 }
+
+/// The tree of the session and what the source hears of it, or why there is none.
+pub type Opened<D> = Result<(Arc<Tree<D>>, Welcome), Refused>;
 
 /// ROOT as it was found.
 struct Found<D: Disk> {
@@ -53,7 +56,7 @@ impl<D: Disk> OpenDest<D> {
         self.outcome = Some(self.open(disk));
     }
 
-    fn open(&self, disk: &D) -> Result<(Arc<Tree<D>>, Welcome), Refused> {
+    fn open(&self, disk: &D) -> Opened<D> {
         let found = match &self.scope {
             Scope::Module { root } => self.below(disk, root),
             Scope::Own => self.by_path(disk),
@@ -96,9 +99,7 @@ impl<D: Disk> OpenDest<D> {
 
     /// What markers above DEST, seen on the way down, put in doubt.
     fn doubt_above(&self, disk: &D) -> Option<Doubt> {
-        let Some((_, above)) = self.hello.dest.split_last() else {
-            return None;
-        };
+        let (_, above) = self.hello.dest.split_last()?;
         let mut doubts = Vec::new();
         match &self.scope {
             Scope::Module { root } => {

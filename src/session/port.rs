@@ -387,7 +387,11 @@ impl<D: Disk> Port<D> {
                     buf,
                 })
             }
-            other => {
+            other @ (Receiving::Idle
+            | Receiving::Head
+            | Receiving::Body(_)
+            | Receiving::Draining
+            | Receiving::Ended) => {
                 self.receiving = other;
                 None
             }

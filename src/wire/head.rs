@@ -231,7 +231,8 @@ mod tests {
             let whole = frame(FrameKind::Pack, &vec![7; bytes]);
             assert_eq!(Head::decode(whole.first_chunk().unwrap()).is_ok(), fits);
         }
-        for bytes in [PAYLOAD_BYTES_MAX as u32 + 1, 1 << 31, u32::MAX] {
+        let over = u32::try_from(PAYLOAD_BYTES_MAX).unwrap() + 1;
+        for bytes in [over, 1 << 31, u32::MAX] {
             let mut fields = [0; 14];
             fields[..4].copy_from_slice(&bytes.to_le_bytes());
             fields[4] = FrameKind::Pack as u8;

@@ -278,7 +278,7 @@ fn a_socket_is_for_its_user_alone(scene) {
     require!(Need::Nobody);
     plant::file(scene.src().join("file"), "text");
     let socket = scene.server().socket();
-    let outcome = scene.push::<&str>(&[]).as_nobody().run();
+    let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run();
     outcome.exits(10).complains(&[socket.to_str().expect("text"), "Permission denied"]);
 }
 }
@@ -311,14 +311,14 @@ fn a_destination_without_permission_is_named() {
     Scene::play(Route::Embedded, |scene| {
         plant::file(scene.src().join("file"), "text");
         plant::chmod(scene.export(), 0o755);
-        let outcome = scene.push::<&str>(&[]).as_nobody().run();
+        let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run();
         assert_ne!(outcome.code, Some(0), "{outcome}");
         outcome.complains(&["dst", "Permission denied"]);
         plant::file(scene.dst().join("file"), "older");
-        let outcome = scene.push::<&str>(&[]).as_nobody().run();
+        let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run();
         outcome.exits(23).complains(&["file", "Permission denied"]);
         plant::chmod(scene.export(), 0o700);
-        let outcome = scene.push::<&str>(&[]).as_nobody().run();
+        let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run();
         assert_ne!(outcome.code, Some(0), "{outcome}");
         outcome.complains(&["dst", "Permission denied"]);
     });

@@ -370,7 +370,7 @@ fn what_cannot_be_read_is_named_and_the_rest_arrives(scene) {
     plant::chmod(scene.src().join("b"), 0o000);
     plant::chmod(scene.src().join("b-file"), 0o000);
     plant::chmod(scene.export(), 0o777);
-    let outcome = scene.push::<&str>(&[]).as_nobody().run();
+    let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run();
     outcome.exits(23).complains(&["src/b:", "src/b-file:", "Permission denied"]);
     for path in ["a/file", "c/file", "a-file", "c-file"] {
         assert!(scene.dst().join(path).exists(), "{path}");
