@@ -1,6 +1,6 @@
 //! Every bound and tunable of the program, with its unit, its reason and its measurement.
 
-/// Bytes of the fixed head of a frame (`wire::header`).
+/// Bytes of the fixed head of a frame (`wire::head`).
 pub const FRAME_HEAD_BYTES: usize = 16;
 /// Bytes of content that one chunk of a large file holds; the unit of its digest.
 pub const CHUNK_BYTES: usize = 256 * 1024;

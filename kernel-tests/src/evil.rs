@@ -369,7 +369,7 @@ impl Evil {
     }
 
     /// The next frame, or `None` where the stream ends.
-    pub fn hear(&mut self) -> Option<Frame> {
+    pub fn next_frame(&mut self) -> Option<Frame> {
         read_frame(&mut self.stream)
     }
 
@@ -377,7 +377,7 @@ impl Evil {
     #[track_caller]
     pub fn next_of(&mut self, kind: u8) -> Frame {
         loop {
-            let frame = self.hear();
+            let frame = self.next_frame();
             let frame = frame.unwrap_or_else(|| panic!("no {kind:#x}; heard {:?}", self.heard));
             if frame.kind == kind {
                 return frame;
@@ -388,7 +388,7 @@ impl Evil {
 
     /// The server's last word, whether or not it waits for us to hang up after it.
     pub fn last(&mut self) -> Last {
-        while let Some(frame) = self.hear() {
+        while let Some(frame) = self.next_frame() {
             match frame.kind {
                 REPORT => {
                     return Last::Report(frame.payload[0], frame.number(2), frame.number(42));

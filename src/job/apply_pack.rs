@@ -80,9 +80,6 @@ impl<D: Disk> ApplyPack<D> {
             outcomes,
             begun,
         };
-        if *at == 0 {
-            applying.mark();
-        }
         loop {
             let outcomes = &*applying.outcomes;
             if outcomes.error.is_some() || outcomes.fatal.is_some() || outcomes.is_full() {
@@ -128,15 +125,19 @@ fn errno(attempt: Attempt) -> impl Fn(Errno) -> Failed {
 impl<D: Disk> Applying<'_, D> {
     /// Before the first change of a session.
     fn mark(&mut self) {
-        if self.tree.must_mark()
-            && let Err(errno) = marker::write(self.disk, self.tree)
-        {
-            let path = self.tree.root.path_below_root(b"");
-            self.outcomes.fatal = Some(Fatal {
-                path,
-                attempt: Attempt::Create,
-                errno,
-            });
+        if !self.tree.must_mark() {
+            return;
+        }
+        match marker::write(self.disk, self.tree) {
+            Ok(own) => self.tree.marked(own),
+            Err(errno) => {
+                let path = self.tree.root.path_below_root(b"");
+                self.outcomes.fatal = Some(Fatal {
+                    path,
+                    attempt: Attempt::Create,
+                    errno,
+                });
+            }
         }
     }
 
@@ -146,6 +147,12 @@ impl<D: Disk> Applying<'_, D> {
             return Err(WireError::OutOfOrder {
                 frame: "changing PACK in a dry run",
             });
+        }
+        if !matches!(op, PackOp::Close { meta: None, .. }) {
+            self.mark();
+            if self.outcomes.fatal.is_some() {
+                return Ok(());
+            }
         }
         let (dir, name, outcome) = match *op {
             PackOp::Close { dir, meta } => return self.close(dir, meta),

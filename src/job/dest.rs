@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::dir::{Dir, FdCache};
 use super::large::drop_temp;
-use super::marker;
+use super::marker::{self, Doubt};
 use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
@@ -28,8 +28,11 @@ pub struct OpenDest<D: Disk> {
     pub hello: Hello,
     scope: Scope<D>,
     rights: Rights,
-    pub outcome: Option<Result<(Arc<Tree<D>>, Welcome), Refused>>,
+    pub outcome: Option<Opened<D>>,
 }
+
+/// The tree of the session and what the source hears of it, or why there is none.
+pub type Opened<D> = Result<(Arc<Tree<D>>, Welcome), Refused>;
 
 /// ROOT as it was found.
 struct Found<D: Disk> {
@@ -53,7 +56,7 @@ impl<D: Disk> OpenDest<D> {
         self.outcome = Some(self.open(disk));
     }
 
-    fn open(&self, disk: &D) -> Result<(Arc<Tree<D>>, Welcome), Refused> {
+    fn open(&self, disk: &D) -> Opened<D> {
         let found = match &self.scope {
             Scope::Module { root } => self.below(disk, root),
             Scope::Own => self.by_path(disk),
@@ -61,6 +64,7 @@ impl<D: Disk> OpenDest<D> {
         let refuse = |errno: Errno| self.refused(Refusal::Dest, errno);
         let cache = FdCache::new(DIR_FDS_OPEN_MAX);
         let root = Arc::new(found.dir);
+        root.doubt(self.doubt_above(disk));
         let identity = disk.identity();
         let fs = match root.fd(disk, &cache) {
             Ok(fd) => disk.fs_kind(&fd).map_err(refuse)?,
@@ -91,6 +95,36 @@ impl<D: Disk> OpenDest<D> {
             cache,
         );
         Ok((Arc::new(tree), welcome))
+    }
+
+    /// What markers above DEST, seen on the way down, put in doubt.
+    fn doubt_above(&self, disk: &D) -> Option<Doubt> {
+        let (_, above) = self.hello.dest.split_last()?;
+        let mut doubts = Vec::new();
+        match &self.scope {
+            Scope::Module { root } => {
+                doubts.push(marker::heed_above(disk, root));
+                let mut at = Arc::clone(root);
+                for name in above {
+                    let Ok(fd) = disk.open_dir(&at, name) else {
+                        break;
+                    };
+                    doubts.push(marker::heed_above(disk, &fd));
+                    at = Arc::new(fd);
+                }
+            }
+            Scope::Own => {
+                for depth in 0..=above.len() {
+                    let mut path = vec![b'/'];
+                    path.extend_from_slice(&above[..depth].join(&b'/'));
+                    // One that can't be read was nobody's DEST.
+                    if let Ok(fd) = disk.open_operator_dir(&path) {
+                        doubts.push(marker::heed_above(disk, &fd));
+                    }
+                }
+            }
+        }
+        doubts.into_iter().flatten().reduce(Doubt::and)
     }
 
     fn refused(&self, refusal: Refusal, errno: Errno) -> Refused {
@@ -227,22 +261,21 @@ impl<D: Disk> Finish<D> {
         for incoming in self.tree.take_all_incoming() {
             drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
         }
-        let wants_sync = self.tree.policy.durability != Durability::None;
-        if self.is_abandoned || self.tree.policy.dry_run || !wants_sync {
+        if self.tree.policy.dry_run {
             return;
         }
-        if let Err(errno) = self.sync(disk) {
+        let own_since = self.tree.marked_since();
+        let wants_sync = self.tree.policy.durability != Durability::None;
+        if wants_sync
+            && !self.is_abandoned
+            && let Err(errno) = marker::retire(disk, &self.tree)
+        {
             let path = self.tree.root.path_below_root(b"");
             self.outcomes
                 .failed(&self.tree, Attempt::Sync, Why::Errno(errno), path);
         }
-    }
-
-    fn sync(&self, disk: &D) -> Result<(), Errno> {
-        if self.tree.is_marked() {
-            return marker::retire(disk, &self.tree);
-        }
-        disk.sync_fs(&*self.tree.root.fd(disk, &self.tree.cache)?)
+        let is_good = !self.is_abandoned && self.tree.counts().errors == 0;
+        marker::settle(disk, &self.tree, own_since, is_good);
     }
 }
 
@@ -258,7 +291,7 @@ impl<D: Disk> Retire<D> {
     }
 
     pub fn run(&mut self, disk: &D) {
-        if self.tree.is_marked() {
+        if self.tree.marked_since().is_some() {
             // Where it fails the marker stays, and the next push doubts: the safe side.
             let _ = marker::retire(disk, &self.tree);
         }

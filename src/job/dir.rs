@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::marker::Doubt;
 use crate::model::entry::Stat;
-use crate::model::time::Mtime;
 use crate::ops::disk::SharedFd;
 use crate::ops::{Disk, Errno};
 use crate::wire::report::NOTICE_PATH_BYTES_MAX;
@@ -39,8 +39,8 @@ pub struct Facts {
     pub is_locked: bool,
     /// It was made writable for its owner, and CLOSE sets its mode right again.
     pub was_opened_up: bool,
-    /// Entries changed since then may hold wrong bytes: a session before a crash was not synced.
-    pub suspect_since: Option<Mtime>,
+    /// Entries that changed then may hold wrong bytes: a session before a crash was not synced.
+    pub doubt: Option<Doubt>,
 }
 
 impl<D: Disk> Dir<D> {
@@ -96,15 +96,15 @@ impl<D: Disk> Dir<D> {
         change(&mut self.state().facts);
     }
 
-    /// Notes that what changed in it or below since then is in doubt, and takes over what is in
-    /// doubt in the directory above, which was listed before this one; the earliest moment.
-    pub fn doubt(&self, since: Option<Mtime>) -> Option<Mtime> {
+    /// Notes what is in doubt in it and below, and takes over what is in doubt in the directory
+    /// above, which was listed before this one; both together.
+    pub fn doubt(&self, found: Option<Doubt>) -> Option<Doubt> {
         let above = self.parent.as_deref();
-        let above = above.and_then(|above| above.facts().suspect_since);
+        let above = above.and_then(|above| above.facts().doubt);
         let facts = &mut self.state().facts;
-        let moments = [facts.suspect_since, above, since].into_iter().flatten();
-        facts.suspect_since = moments.min();
-        facts.suspect_since
+        let doubts = [facts.doubt, above, found].into_iter().flatten();
+        facts.doubt = doubts.reduce(Doubt::and);
+        facts.doubt
     }
 
     /// (dev, ino), once it was open.

@@ -13,7 +13,6 @@ use crate::model::id::DirId;
 use crate::model::listing::Listing;
 use crate::model::name::Name;
 use crate::model::report::{Attempt, Side, Trouble, Why};
-use crate::model::time::Mtime;
 use crate::ops::disk::{Lock, SharedFd};
 use crate::ops::op::Progress;
 use crate::ops::{Buf, Disk, Errno};
@@ -92,9 +91,8 @@ impl<D: Disk> Lister<D> {
         meets: &mut dyn Meets,
     ) {
         let bytes = &self.names[range];
-        let name = match Name::new(bytes) {
-            Ok(name) => name,
-            Err(_) => return meets.own(bytes, own_name::parse(bytes)),
+        let Ok(name) = Name::new(bytes) else {
+            return meets.own(bytes, own_name::parse(bytes));
         };
         match disk.stat_at(&self.fd, bytes) {
             Ok(stat) => listing.push(name, &stat),
@@ -515,29 +513,22 @@ fn clean<D: Disk>(disk: &D, tree: &Tree<D>, fd: &D::Fd, temps: &[Box<[u8]>]) {
 fn heed_markers<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
-    dir: &Dir<D>,
+    dir: &Arc<Dir<D>>,
     fd: &D::Fd,
     markers: &[Box<[u8]>],
     listing: &mut Listing,
 ) {
-    let marked = markers
-        .iter()
-        .filter_map(|name| marker::suspect_since(disk, tree, fd, name));
     // Not taken over when the directory was declared: that was before the one above was listed.
-    let Some(since) = dir.doubt(marked.min()) else {
+    let Some(doubt) = dir.doubt(marker::heed(disk, tree, dir, fd, markers)) else {
         return;
     };
     for index in 0..listing.len() {
         let is_suspect = match disk.stat_at(fd, listing.name(index)) {
-            Ok(stat) => is_after(stat.ctime, since),
+            Ok(stat) => doubt.concerns(stat.ctime),
             Err(_) => true,
         };
         if is_suspect {
             listing.mark_suspect(index);
         }
     }
-}
-
-fn is_after(ctime: Mtime, since: Mtime) -> bool {
-    ctime >= since
 }

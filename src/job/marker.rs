@@ -1,10 +1,20 @@
 //! The unclean-session marker: `.sy.<session>.unclean` in DEST, written before the first change
 //! and synced, removed after the last sync. A crash in between leaves it, and the next push then
-//! doubts what changed since: after a power cut a file may have the right size and time and the
-//! wrong bytes.
+//! doubts what changed meanwhile: after a power cut a file may have the right size and time and
+//! the wrong bytes.
+//!
+//! A marker holds the boot it was written in, the time from which on changes are in doubt, and,
+//! once a session of a later boot has written its own marker, the time up to which they are: what
+//! changed after the crash was not in it. It goes when its own session has synced, when any
+//! session of the same boot has and its own is dead, or when nothing is left to doubt.
 
-use super::own_name::marker_name;
+use std::sync::Arc;
+
+use super::dir::Dir;
+use super::own_name::{OwnName, marker_name, parse};
 use super::tree::Tree;
+use crate::limits::DIR_ENTRIES_MAX;
+use crate::model::entry::Kind;
 use crate::model::time::Mtime;
 use crate::ops::disk::Lock;
 use crate::ops::{Disk, Errno};
@@ -12,68 +22,435 @@ use crate::ops::{Disk, Errno};
 /// Seconds before the marker's own time that are doubted too: coarse clocks, and writes that
 /// were under way.
 const SLACK_SECONDS: i64 = 2;
+/// Boot id, and twice seconds and nanoseconds.
+const MARKER_BYTES: usize = 16 + 2 * TIME_BYTES;
+const TIME_BYTES: usize = 12;
+/// The boot of a marker that is in doubt in any boot: a sync failed, and what the kernel could not
+/// write it may have dropped.
+const NO_BOOT: [u8; 16] = [0; 16];
 
-/// Writes and syncs this session's marker into ROOT; the descriptor holds the lock that says the
-/// session lives. ROOT's own time is left as it was.
-pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
-    let root = tree.root.fd(disk, &tree.cache)?;
-    let before = disk.stat(&root)?.mtime;
-    let fd = disk.create_file(&root, &marker_name(tree.session), 0o600)?;
-    let boot = disk.boot_id();
-    let mut written = 0;
-    while written < boot.len() {
-        written += disk.write(&fd, &boot[written..], written as u64)?;
-    }
-    disk.sync_file(&fd)?;
-    disk.set_mtime(&root, before)?;
-    disk.sync_file(&root)
+/// When an entry must have changed to be in doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Doubt {
+    since: Mtime,
+    until: Option<Mtime>,
 }
 
-/// Syncs the file system and removes the markers that this vouches for: this session's own.
+impl Doubt {
+    /// Nothing is known, so everything is in doubt.
+    const ALWAYS: Self = Self {
+        since: Mtime {
+            sec: i64::MIN,
+            nsec: 0,
+        },
+        until: None,
+    };
+
+    pub fn concerns(&self, ctime: Mtime) -> bool {
+        ctime >= self.since && self.until.is_none_or(|until| ctime < until)
+    }
+
+    /// What either has in doubt, and what is between them.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            since: self.since.min(other.since),
+            until: self.until.zip(other.until).map(|(a, b)| a.max(b)),
+        }
+    }
+}
+
+/// A marker, as it was read.
+#[derive(Clone, Copy, Debug)]
+struct Marker {
+    boot: [u8; 16],
+    since: Mtime,
+    until: Option<Mtime>,
+}
+
+impl Marker {
+    fn encode(&self) -> [u8; MARKER_BYTES] {
+        let mut bytes = [0; MARKER_BYTES];
+        let (boot, times) = bytes.split_at_mut(16);
+        boot.copy_from_slice(&self.boot);
+        for (bytes, time) in times
+            .chunks_exact_mut(TIME_BYTES)
+            .zip([self.since, self.until.unwrap_or_default()])
+        {
+            bytes[..8].copy_from_slice(&time.sec.to_le_bytes());
+            bytes[8..].copy_from_slice(&time.nsec.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; MARKER_BYTES]) -> Self {
+        let (boot, times) = bytes.split_first_chunk().expect("16 of them");
+        let time = |at: usize| {
+            let (sec, rest) = times[at..].split_first_chunk().expect("8 of 12 bytes");
+            let nsec = rest.first_chunk().expect("4 of 12 bytes");
+            Mtime {
+                sec: i64::from_le_bytes(*sec),
+                nsec: u32::from_le_bytes(*nsec),
+            }
+        };
+        let until = time(TIME_BYTES);
+        Self {
+            boot: *boot,
+            since: time(0),
+            until: (until != Mtime::default()).then_some(until),
+        }
+    }
+
+    fn doubt(&self) -> Doubt {
+        Doubt {
+            since: Mtime {
+                sec: self.since.sec.saturating_sub(SLACK_SECONDS),
+                nsec: 0,
+            },
+            until: self.until,
+        }
+    }
+}
+
+/// A marker of another session that a listing met.
+pub struct Met<D: Disk> {
+    dir: Arc<Dir<D>>,
+    name: Box<[u8]>,
+    marker: Marker,
+}
+
+/// This session's marker in ROOT: its own time, and the descriptor whose lock says that the
+/// session lives.
+pub struct Own<D: Disk> {
+    since: Mtime,
+    /// With what it took over from sessions that ended without a sync.
+    covers_since: Mtime,
+    _fd: D::Fd,
+}
+
+impl<D: Disk> Own<D> {
+    pub fn since(&self) -> Mtime {
+        self.since
+    }
+}
+
+/// Writes and syncs this session's marker into ROOT, whose own time is left as it was.
+pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
+    let root = tree.root.fd(disk, &tree.cache)?;
+    let name = marker_name(tree.session);
+    // Pushes without a sync leave their marker; it is taken over, or they would pile up.
+    let left =
+        tree.take_met(|met| met.marker.boot == disk.boot_id() && Arc::ptr_eq(&met.dir, &tree.root));
+    let left: Vec<_> = left
+        .into_iter()
+        .filter(|met| is_dead(disk, &root, &met.name))
+        .collect();
+    let left_since = left.iter().map(|met| met.marker.since).min();
+    let own = keeping_time(disk, &root, || {
+        let fd = disk.create_file(&root, &name, 0o600)?;
+        let own = begin(disk, fd, left_since);
+        if own.is_err() {
+            let _ = disk.unlink(&root, &name); // Nothing was changed that it could vouch for.
+        }
+        own
+    })?;
+    disk.sync_file(&root)?;
+    for met in &left {
+        // One that stays, or comes back in a crash, doubts no more than ours does.
+        let _ = keeping_time(disk, &root, || disk.unlink(&root, &met.name));
+    }
+    Ok(own)
+}
+
+fn is_dead<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> bool {
+    let locked = disk
+        .open_file(dir, name)
+        .and_then(|fd| disk.try_lock(&fd, Lock::Exclusive));
+    locked == Ok(true)
+}
+
+fn begin<D: Disk>(disk: &D, fd: D::Fd, left_since: Option<Mtime>) -> Result<Own<D>, Errno> {
+    // Where the lock is refused, the marker only stays for longer.
+    let _ = disk.try_lock(&fd, Lock::Exclusive);
+    let since = disk.stat(&fd)?.ctime;
+    let covers_since = left_since.map_or(since, |left| left.min(since));
+    let marker = Marker {
+        boot: disk.boot_id(),
+        since: covers_since,
+        until: None,
+    };
+    fill(disk, &fd, &marker)?;
+    Ok(Own {
+        since,
+        covers_since,
+        _fd: fd,
+    })
+}
+
+fn fill<D: Disk>(disk: &D, fd: &D::Fd, marker: &Marker) -> Result<(), Errno> {
+    let bytes = marker.encode();
+    let mut written = 0;
+    while written < bytes.len() {
+        written += disk.write(fd, &bytes[written..], written as u64)?;
+    }
+    disk.sync_file(fd)
+}
+
+/// Changes names in `dir` and sets its time back.
+fn keeping_time<D: Disk, T>(
+    disk: &D,
+    dir: &D::Fd,
+    change: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let before = disk.stat(dir)?.mtime;
+    let changed = change()?;
+    disk.set_mtime(dir, before)?;
+    Ok(changed)
+}
+
+/// Reads the markers that a listing of `dir` met, notes them for the end of the session, and says
+/// what they put in doubt.
+pub fn heed<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &Arc<Dir<D>>,
+    fd: &D::Fd,
+    names: &[Box<[u8]>],
+) -> Option<Doubt> {
+    let mut doubt: Option<Doubt> = None;
+    for name in names {
+        if parse(name) == OwnName::Marker(tree.session) {
+            continue;
+        }
+        let found = match read(disk, fd, name) {
+            Ok(marker) => {
+                tree.met(Met {
+                    dir: Arc::clone(dir),
+                    name: name.clone(),
+                    marker,
+                });
+                if marker.boot == disk.boot_id() {
+                    continue; // Only processes died; the page cache has every byte.
+                }
+                marker.doubt()
+            }
+            Err(Errno::NOENT) => continue,
+            Err(_) => Doubt::ALWAYS,
+        };
+        doubt = Some(doubt.map_or(found, |known| known.and(found)));
+    }
+    doubt
+}
+
+/// What the markers of a directory above DEST put in doubt: they cover what is below, too.
+pub fn heed_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
+    let (mut names, mut scratch) = (Vec::<Box<[u8]>>::new(), Vec::new());
+    let mut each = |name: &[u8]| {
+        if matches!(parse(name), OwnName::Marker(_)) {
+            names.push(name.into());
+        }
+    };
+    disk.rewind_dir(dir).ok()?;
+    while disk.read_dir(dir, &mut scratch, &mut each).ok()? {}
+    let doubts = names.iter().filter_map(|name| match read(disk, dir, name) {
+        Ok(marker) => (marker.boot != disk.boot_id()).then(|| marker.doubt()),
+        Err(Errno::NOENT) => None,
+        Err(_) => Some(Doubt::ALWAYS),
+    });
+    doubts.reduce(Doubt::and)
+}
+
+fn read<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Marker, Errno> {
+    let fd = disk.open_file(dir, name)?;
+    let mut bytes = [0; MARKER_BYTES];
+    let mut got = 0;
+    while got < bytes.len() {
+        match disk.read(&fd, &mut bytes[got..], got as u64)? {
+            0 => {
+                // Its session did not get further than this.
+                return Ok(Marker {
+                    boot: NO_BOOT,
+                    since: disk.stat(&fd)?.ctime,
+                    until: None,
+                });
+            }
+            more => got += more,
+        }
+    }
+    Ok(Marker::decode(&bytes))
+}
+
+/// Everything on the file system is synced: the markers that this vouches for go, which are this
+/// session's and those of dead ones of this boot.
 pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
     let root = tree.root.fd(disk, &tree.cache)?;
-    disk.sync_fs(&root)?;
-    remove(disk, &root, &marker_name(tree.session))
+    if let Err(errno) = disk.sync_fs(&root) {
+        spoil(disk, tree);
+        return Err(errno);
+    }
+    for met in tree.take_met(|met| met.marker.boot == disk.boot_id()) {
+        // Failing to tidy up is no failure of the push; the next one tries again.
+        let _ = remove_dead(disk, tree, &met);
+    }
+    if tree.take_own_marker().is_some() {
+        remove(disk, &root, &marker_name(tree.session))?;
+    }
+    Ok(())
 }
 
-fn remove<D: Disk>(disk: &D, root: &D::Fd, name: &[u8]) -> Result<(), Errno> {
-    let before = disk.stat(root)?.mtime;
-    match disk.unlink(root, name) {
-        Ok(()) => disk.set_mtime(root, before),
+fn remove_dead<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<(), Errno> {
+    let dir = met.dir.fd(disk, &tree.cache)?;
+    let fd = disk.open_file(&dir, &met.name)?;
+    if disk.try_lock(&fd, Lock::Exclusive)? {
+        remove(disk, &dir, &met.name)?;
+    }
+    Ok(())
+}
+
+fn remove<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<(), Errno> {
+    let removed = keeping_time(disk, dir, || disk.unlink(dir, name));
+    match removed {
+        Ok(()) => disk.sync_file(dir),
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
 
-/// The time since which the directory's entries are doubtful, if the marker is from before a
-/// crash of the host.
-pub fn suspect_since<D: Disk>(disk: &D, tree: &Tree<D>, dir: &D::Fd, name: &[u8]) -> Option<Mtime> {
-    if name == marker_name(tree.session) {
-        return None;
+/// A sync has failed: nobody knows of which session's writes. What the markers of this boot stand
+/// for is in doubt from now on, though the host did not crash.
+fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
+    let boot = disk.boot_id();
+    let own = tree.take_own_marker().map(|own| Met {
+        dir: Arc::clone(&tree.root),
+        name: marker_name(tree.session).into(),
+        marker: Marker {
+            boot,
+            since: own.covers_since,
+            until: None,
+        },
+    });
+    for met in tree
+        .take_met(|met| met.marker.boot == boot)
+        .into_iter()
+        .chain(own)
+    {
+        let marker = Marker {
+            boot: NO_BOOT,
+            ..met.marker
+        };
+        // A disk that fails here too has failed the push already, and said so.
+        let _ = rewrite(disk, tree, &met, &marker);
     }
-    let fd = disk.open_file(dir, name).ok()?;
-    let stat = disk.stat(&fd).ok()?;
-    let mut boot = [0; 16];
-    let same_boot = matches!(disk.read(&fd, &mut boot, 0), Ok(16)) && boot == disk.boot_id();
-    if same_boot {
-        return None; // Only processes died; the page cache has every byte.
-    }
-    Some(Mtime {
-        sec: stat.ctime.sec.saturating_sub(SLACK_SECONDS),
-        nsec: 0,
-    })
 }
 
-/// Removes markers of sessions that are gone, once their work is synced. `names` were listed in
-/// ROOT.
-pub fn retire_others<D: Disk>(disk: &D, root: &D::Fd, names: &[Box<[u8]>]) {
-    for name in names {
-        let Ok(fd) = disk.open_file(root, name) else {
-            continue;
-        };
-        if matches!(disk.try_lock(&fd, Lock::Exclusive), Ok(true)) {
+/// At the end of a session: markers from before a crash go, if nothing is left to doubt, and else
+/// learn from when on changes are none of theirs. `is_good`: the session did all it was to do.
+pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_good: bool) {
+    for met in tree.take_met(|met| met.marker.boot != disk.boot_id()) {
+        if is_good && has_doubtful(disk, tree, &met.dir, met.marker.doubt()) == Ok(false) {
+            let removed = met.dir.fd(disk, &tree.cache);
             // Failing to tidy up is no failure of the push; the next one tries again.
-            let _ = remove(disk, root, name);
+            let _ = removed.and_then(|dir| remove(disk, &dir, &met.name));
+            continue;
         }
+        // A clock that was set back in the crash can't tell before from after.
+        let until = own_since.filter(|own| met.marker.until.is_none() && *own > met.marker.since);
+        if until.is_some() {
+            let marker = Marker {
+                until,
+                ..met.marker
+            };
+            let _ = rewrite(disk, tree, &met, &marker);
+        }
+    }
+}
+
+/// Puts another marker in the place of one, whole or not at all.
+fn rewrite<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>, marker: &Marker) -> Result<(), Errno> {
+    let dir = met.dir.fd(disk, &tree.cache)?;
+    let temp = tree.temp_name();
+    keeping_time(disk, &dir, || {
+        let fd = disk.create_file(&dir, temp.bytes(), 0o600)?;
+        let done =
+            fill(disk, &fd, marker).and_then(|()| disk.rename(&dir, temp.bytes(), &met.name));
+        if done.is_err() {
+            let _ = disk.unlink(&dir, temp.bytes());
+        }
+        done
+    })?;
+    disk.sync_file(&dir)
+}
+
+/// Whether some file in `root` or below is in doubt; also one that the session had no business
+/// with, so this looks at all of them. Once for each crash.
+fn has_doubtful<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    root: &Arc<Dir<D>>,
+    doubt: Doubt,
+) -> Result<bool, Errno> {
+    let mut dirs = vec![Arc::clone(root)];
+    let mut scratch = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        let fd = dir.fd(disk, &tree.cache)?;
+        disk.rewind_dir(&fd)?;
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        while disk.read_dir(&fd, &mut scratch, &mut |name| names.push(name.into()))? {
+            if names.len() > DIR_ENTRIES_MAX {
+                return Err(Errno::TOOBIG);
+            }
+        }
+        for name in names {
+            let stat = match disk.stat_at(&fd, &name) {
+                Err(Errno::NOENT) => continue,
+                stat => stat?,
+            };
+            let is_own = !matches!(parse(&name), OwnName::Unknown);
+            if stat.kind == Kind::File && doubt.concerns(stat.ctime) && !is_own {
+                return Ok(true);
+            }
+            if stat.kind == Kind::Dir {
+                dirs.push(Arc::new(Dir::child(&dir, &name)));
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_as_it_was_written() {
+        let time = |sec| Mtime { sec, nsec: 5 };
+        for until in [None, Some(time(7))] {
+            let marker = Marker {
+                boot: [9; 16],
+                since: time(-3),
+                until,
+            };
+            let read = Marker::decode(&marker.encode());
+            assert_eq!(
+                (read.boot, read.since, read.until),
+                (marker.boot, marker.since, until)
+            );
+        }
+    }
+
+    #[test]
+    fn doubt_has_a_beginning_and_may_have_an_end() {
+        let time = |sec| Mtime { sec, nsec: 0 };
+        let doubt = |since, until| Doubt {
+            since: time(since),
+            until,
+        };
+        let bounded = doubt(5, Some(time(9)));
+        assert!([4, 9].iter().all(|sec| !bounded.concerns(time(*sec))));
+        assert!(bounded.concerns(time(5)));
+        assert_eq!(
+            bounded.and(doubt(7, Some(time(12)))),
+            doubt(5, Some(time(12)))
+        );
+        assert_eq!(bounded.and(doubt(2, None)), doubt(2, None));
     }
 }

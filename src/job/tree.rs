@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::{Dir, FdCache};
+use super::marker;
 use super::own_name::TempName;
 use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX};
 use crate::model::entry::Meta;
@@ -13,6 +14,7 @@ use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
 use crate::model::policy::Policy;
 use crate::model::report::{Attempt, Why};
+use crate::model::time::Mtime;
 use crate::ops::disk::{FsKind, Identity, SharedFd};
 use crate::ops::{Disk, Errno};
 use crate::wire::WireError;
@@ -34,8 +36,12 @@ struct State<D: Disk> {
     dirs: HashMap<DirId, Node<D>>,
     incoming: HashMap<FileId, Incoming<D>>,
     counts: Counts,
-    /// The marker of this session stands in ROOT.
+    /// The marker of this session was to be written.
     is_marked: bool,
+    /// It stands in ROOT.
+    own_marker: Option<marker::Own<D>>,
+    /// Markers of other sessions that were met.
+    met: Vec<marker::Met<D>>,
     /// The LIST of ROOT came; it comes once.
     root_is_asked_for: bool,
 }
@@ -129,6 +135,8 @@ impl<D: Disk> Tree<D> {
             incoming: HashMap::new(),
             counts: Counts::default(),
             is_marked: false,
+            own_marker: None,
+            met: Vec::new(),
             root_is_asked_for: false,
         };
         let temp_counter = AtomicU64::new(0);
@@ -190,8 +198,29 @@ impl<D: Disk> Tree<D> {
         wants && !std::mem::replace(&mut self.state().is_marked, true)
     }
 
-    pub fn is_marked(&self) -> bool {
-        self.state().is_marked
+    /// The marker stands.
+    pub fn marked(&self, own: marker::Own<D>) {
+        self.state().own_marker = Some(own);
+    }
+
+    /// From when on the marker that stands has changes in doubt.
+    pub fn marked_since(&self) -> Option<Mtime> {
+        self.state().own_marker.as_ref().map(marker::Own::since)
+    }
+
+    /// Takes the marker, to remove or replace it.
+    pub fn take_own_marker(&self) -> Option<marker::Own<D>> {
+        self.state().own_marker.take()
+    }
+
+    /// Notes another session's marker for the end of this one.
+    pub fn met(&self, met: marker::Met<D>) {
+        self.state().met.push(met);
+    }
+
+    /// Takes the markers of others for which `wants` holds.
+    pub fn take_met(&self, wants: impl Fn(&marker::Met<D>) -> bool) -> Vec<marker::Met<D>> {
+        self.state().met.extract_if(.., |met| wants(met)).collect()
     }
 
     /// Declares `dir` as `name` of `parent`, for a LIST. Also whether it is known to be absent.

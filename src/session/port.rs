@@ -169,14 +169,14 @@ impl<D: Disk> Port<D> {
             Err(errno) => return self.broken(SessionError::Lost(Some(errno))),
             Ok(_) if got == 0 => return self.broken(SessionError::Lost(None)),
             Ok(_) if got < FRAME_HEAD_BYTES => {
-                let mut first = [0; 16];
+                let mut first = [0; FRAME_HEAD_BYTES];
                 first[..got].copy_from_slice(&head[..got]);
-                let error = if self.has_received {
+                let may_be_sy = self.has_received || Head::may_begin(&head[..got]);
+                return self.broken(if may_be_sy {
                     SessionError::Lost(None)
                 } else {
                     WireError::NotSy(first).into()
-                };
-                return self.broken(error);
+                });
             }
             Ok(_) => {}
         }
@@ -419,7 +419,11 @@ impl<D: Disk> Port<D> {
                     buf,
                 })
             }
-            other => {
+            other @ (Receiving::Idle
+            | Receiving::Head
+            | Receiving::Body(_)
+            | Receiving::Draining
+            | Receiving::Ended) => {
                 self.receiving = other;
                 None
             }

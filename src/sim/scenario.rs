@@ -101,7 +101,7 @@ impl Scenario {
         let (sources, source_tree) = draw_sources(&mut prng, &shape);
         let is_single = sources[0].path.ends_with(SINGLE_FILE);
         let target_tree = draw_target(&mut prng, &shape, &sources, &source_tree, is_single);
-        let weathers: Vec<_> = (0..prng.below(WEATHERS_MAX + 1))
+        let mut weathers: Vec<_> = (0..prng.below(WEATHERS_MAX + 1))
             .map(|_| Weather::draw(&mut prng, is_pair))
             .collect();
         let is_cut = |weather: &Weather| {
@@ -110,6 +110,19 @@ impl Scenario {
                 crash == Crash::PowerCut && (is_pair || side == TARGET)
             })
         };
+        let is_source_cut = |weather: &Weather| {
+            let planned = weather
+                .crash
+                .filter(|planned| planned.crash == Crash::PowerCut);
+            planned.is_some_and(|planned| is_pair || planned.side == SOURCE)
+        };
+        if weathers.iter().any(is_source_cut) {
+            // What a power cut leaves of a source that was not synced is no push's affair, and can
+            // have the size and the time of what was pushed before.
+            for weather in &mut weathers {
+                weather.changes_per_mille[SOURCE] = 0;
+            }
+        }
         let module = prng.chance(400).then(|| Rights {
             owners: prng.chance(300),
             setid: prng.chance(500),

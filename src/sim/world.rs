@@ -192,15 +192,17 @@ impl World {
             all_good("a dry run changed the target", before.diff(&after))?;
         }
         self.was_unsynced |= policy.durability != Durability::File && !policy.dry_run;
-        self.bury(&end)?;
+        self.bury(&end);
         self.check_safety()?;
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
         if is_success && !policy.dry_run && !was_touched {
             let wanted = self.wanted();
-            let before = oracle_root(&before, self.rename().is_some());
+            let before = root_of(&before, self.rename().is_some());
             let expected =
                 oracle::expected(&wanted, &before, policy.delete, self.scenario.rights());
-            self.check_equal(&wanted, &expected, end.died.is_some())
+            let may_touch_root =
+                end.died.is_some() || weather.faults[TARGET].io_error_per_mille > 0;
+            self.check_equal(&wanted, &expected, may_touch_root)
                 .map_err(|what| format!("exit 0, but {what}"))?;
         }
         if let Some(max) = policy.delete_max
@@ -221,7 +223,6 @@ impl World {
         let rights = self.scenario.rights();
         let wanted = self.wanted();
         let before = self.dest_tree();
-        let rename = self.rename().map(<[u8]>::to_vec);
         let expected = oracle::expected(&wanted, &before, policy.delete, rights);
         let exit = if expected.blocked.is_empty() {
             Exit::Ok
@@ -260,9 +261,7 @@ impl World {
         if exit == Exit::Ok && !may_hide {
             all_good("temp files stay", oracle::temps(&after))?;
         }
-        if !self.may_be_torn {
-            self.check_idle(policy)?;
-        }
+        self.check_idle(policy)?;
         if policy.durability != Durability::None
             && exit == Exit::Ok
             && !self.scenario.disks[TARGET].is_volatile
@@ -272,7 +271,6 @@ impl World {
             let lines = before.without_ours().diff(&self.dest_tree().without_ours());
             all_good("a power cut took what was reported as durable", lines)?;
         }
-        let _ = rename;
         Ok(())
     }
 
@@ -307,8 +305,8 @@ impl World {
         !is_single && kind.is_some_and(|kind| kind != Kind::Dir)
     }
 
-    /// `may_touch_root`: a target that dies while it takes its marker away, after the REPORT, has
-    /// no time to set ROOT's time right.
+    /// `may_touch_root`: a target that dies or fails while it takes a marker away, the last thing
+    /// it does, does not set ROOT's time right.
     fn check_equal(
         &self,
         wanted: &Wanted,
@@ -390,12 +388,11 @@ impl World {
     // ---- crashes and local users
 
     /// Buries who died in a push, and starts who takes the place.
-    fn bury(&mut self, end: &End) -> Result<(), String> {
+    fn bury(&mut self, end: &End) {
         if let Some((side, crash)) = end.died {
             self.summary.crashes += 1;
             self.restart(side, crash);
         }
-        Ok(())
     }
 
     fn restart(&mut self, side: usize, crash: Crash) {
@@ -466,6 +463,10 @@ impl World {
 
     fn push(&mut self, policy: Policy, weather: Option<&Weather>) -> Result<End, String> {
         self.summary.pushes += 1;
+        // Nobody starts a server or a push in the very tick in which the last one ended.
+        let clock = self.shared.borrow().clock.clone();
+        let pause = Duration::from_millis(self.prng.between(100, 20_000));
+        clock.advance_to(clock.now().plus(pause));
         self.rejoin();
         let crash = weather.and_then(|weather| weather.crash);
         let calls_at_start = self.disks[TARGET].calls_count();
@@ -775,7 +776,7 @@ fn plant(scenario: &Scenario, disks: &[SimDisk; 2]) {
 }
 
 /// DEST, or the directory above it, of a snapshot of the latter.
-fn oracle_root(above: &Tree, is_above: bool) -> Tree {
+fn root_of(above: &Tree, is_above: bool) -> Tree {
     if is_above {
         return above.clone();
     }

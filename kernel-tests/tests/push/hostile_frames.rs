@@ -419,7 +419,7 @@ fn every_frame_with_bytes_behind_it_or_cut_short_is_refused(scene) {
         (evil::END, Bytes::new().u32(1).u8(1).u128(0).0, "END"),
         (evil::DONE, Bytes::new().u64(0).0, "DONE"),
     ] {
-        let before = if kind == evil::END { evil::pack(&[first.clone()]) } else { Vec::new() };
+        let before = if kind == evil::END { evil::pack(std::slice::from_ref(&first)) } else { Vec::new() };
         let longer = [payload.clone(), vec![0]].concat();
         let cut = &payload[..payload.len() - 1];
         refuses(scene, &[before.clone(), evil::frame(kind, &longer)], what);
