@@ -149,6 +149,8 @@ pub struct Target<D: Disk> {
     error: Option<SessionError>,
     finished: bool,
     peak_rss_bytes: u64,
+    /// What the last sync made true.
+    reached: Durability,
     totals: Totals,
     source_hung_up: bool,
 }
@@ -200,6 +202,7 @@ impl<D: Disk> Target<D> {
             error: None,
             finished: false,
             peak_rss_bytes: 0,
+            reached: Durability::None,
             totals: Totals::default(),
             source_hung_up: false,
         }
@@ -380,11 +383,7 @@ impl<D: Disk> Target<D> {
         });
         Report {
             exit: self.report_exit(),
-            durability: if self.fatal.is_some() {
-                Durability::None
-            } else {
-                self.tree().policy.durability
-            },
+            durability: self.reached,
             files_made: counts.files_made,
             dirs_made: counts.dirs_made,
             meta_fixed: counts.meta_fixed,
@@ -936,6 +935,10 @@ impl<D: Disk> Target<D> {
     }
 
     fn finish_done(&mut self, job: Finish<D>) -> Result<(), SessionError> {
+        let is_synced = job.outcomes.troubles.iter().all(|(attempt, ..)| *attempt != Attempt::Sync);
+        if is_synced && !job.is_abandoned {
+            self.reached = self.tree().policy.durability;
+        }
         self.peak_rss_bytes = job.peak_rss_bytes;
         let outcomes = self.take_outcomes(job.outcomes);
         self.owe_last();
