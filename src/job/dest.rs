@@ -203,7 +203,11 @@ impl<D: Disk> OpenDest<D> {
                 })
             }
             Errno::NOENT => {
-                disk.make_dir(parent, name, 0o755).map_err(refuse)?;
+                match disk.make_dir(parent, name, 0o755) {
+                    // Another push was faster; EEXIST is as good.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(refuse(errno)),
+                }
                 let fd = disk.open_dir(parent, name).map_err(refuse)?;
                 self.found(disk, Arc::new(fd))
             }

@@ -960,7 +960,8 @@ impl<D: Disk> Source<D> {
         let (parent_is_new, parent_is_lost) = (above.is_new && id != ROOT, above.is_lost);
         let node = self.scan.node(id).expect("looked up above");
         node.is_lost |= parent_is_lost;
-        node.is_new |= parent_is_new;
+        // What was listed at the target is there, whatever became of the directory above.
+        node.is_new |= parent_is_new && matches!(node.progress, Progress::Listed { .. });
         let is_new = node.is_new;
         if matches!(node.progress, Progress::Asked { .. }) {
             return false;

@@ -935,7 +935,11 @@ impl<D: Disk> Target<D> {
     }
 
     fn finish_done(&mut self, job: Finish<D>) -> Result<(), SessionError> {
-        let is_synced = job.outcomes.troubles.iter().all(|(attempt, ..)| *attempt != Attempt::Sync);
+        let is_synced = job
+            .outcomes
+            .troubles
+            .iter()
+            .all(|(attempt, ..)| *attempt != Attempt::Sync);
         if is_synced && !job.is_abandoned {
             self.reached = self.tree().policy.durability;
         }
