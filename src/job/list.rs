@@ -345,6 +345,10 @@ impl<D: Disk> ListTarget<D> {
             };
             match std::mem::replace(&mut self.state, TargetState::Opening) {
                 TargetState::Opening => {
+                    if *budget == 0 {
+                        break Progress::Again;
+                    }
+                    *budget -= 1;
                     self.state = open(disk, &self.tree, request, &mut self.scratch);
                     self.listing.clear();
                 }
@@ -427,6 +431,12 @@ fn open<D: Disk>(
 ) -> TargetState<D> {
     let over = |status| TargetState::Writing { next: 0, status };
     if request.is_absent {
+        return over(Status::Absent);
+    }
+    // A peer may declare a long chain before its first link is looked at: it is not walked up
+    // again for each.
+    if tree.is_below_absent(request.id) {
+        tree.set_absent(request.id);
         return over(Status::Absent);
     }
     let opened = request.dir.fd(disk, &tree.cache);

@@ -313,6 +313,15 @@ impl<D: Disk> Tree<D> {
         self.set_standing(id, Standing::Absent);
     }
 
+    /// Whether the directory above `id` is known not to exist.
+    pub fn is_below_absent(&self, id: DirId) -> bool {
+        let state = self.state();
+        let above = state.dirs.get(&id).filter(|_| id != ROOT);
+        above
+            .and_then(|node| state.dirs.get(&node.parent))
+            .is_some_and(|above| matches!(above.standing, Standing::Absent | Standing::Lost))
+    }
+
     pub fn find(&self, id: DirId) -> Result<(Arc<Dir<D>>, Standing), WireError> {
         let state = self.state();
         let node = state.dirs.get(&id).ok_or(WireError::UnknownDir(id.0))?;
