@@ -28,7 +28,9 @@ fn greeted(scene: &mut Scene) -> Evil {
 fn push_beside(scene: &mut Scene) {
     plant::file(scene.src().join("dir/small"), content::noise(1, 1000));
     plant::file(scene.src().join("large"), content::noise(2, 3 << 20));
-    scene.push_to("beside").from(slash(scene.src())).run().ok();
+    // Without a sign of life for so long it gives up; who holds blocks is let go long before.
+    let push = scene.push_to("beside").from(slash(scene.src()));
+    push.options(&["--timeout", "20"]).run().ok();
     plant::remove(scene.export().join("beside"));
 }
 
@@ -59,21 +61,24 @@ fn write_what_goes(evil: &mut Evil, bytes: &[u8]) -> bool {
 on_routes! { tcp;
 fn directories_that_nobody_reads_the_answers_of_cost_little(scene) {
     require!(Need::Sy);
+    // One directory again and again: each answer is some thousand times its question.
+    for number in 0..200 {
+        plant::file(scene.dst().join(format!("d/{number:0200}")), "");
+    }
     let before = scene.server().rss_bytes();
     let mut evil = greeted(scene);
     let mut id = 1;
-    // As many as 60 million bytes of requests: some must stay with us.
     let mut has_stopped = false;
-    while id < 3_000_000 && !has_stopped {
+    while id < 5_000_000 && !has_stopped {
         let mut requests = Vec::new();
         while requests.len() < evil::PAYLOAD_MAX - 30 {
-            requests.extend(evil::request(id, ROOT, Some(format!("d{id:08}").as_bytes())));
+            requests.extend(evil::request(id, ROOT, Some(b"d")));
             id += 1;
         }
         has_stopped = !write_what_goes(&mut evil, &evil::frame(evil::LIST, &requests));
     }
     assert!(has_stopped, "the server took all requests");
-    assert_grew_less(scene, before, 160 * MIB);
+    assert_grew_less(scene, before, 64 * MIB);
     assert_is_calm(scene);
     push_beside(scene);
 }

@@ -69,6 +69,7 @@ fn a_wrong_greeting_ends_a_push_with_one_line(scene) {
         b"@RSYNCD: 31.0 md5\n",
         &[0; 4096],
         &[0xff; 4096],
+        &evil::frame(0x90, b""),
     ] {
         push_to(scene, &[], say(greeting.to_vec())).exits(2).complains(&["not"]);
     }
@@ -82,7 +83,6 @@ fn a_wrong_greeting_ends_a_push_with_one_line(scene) {
         evil::frame(evil::STOP, &[1, 0, 0, 0, 0]),
         evil::frame(evil::HELLO, b""),
         evil::list(1, ROOT, Some(b"x")),
-        evil::frame(0x90, b""),
         evil::frame(evil::WELCOME, b""),
         [evil::welcome(1), evil::welcome(1)].concat(),
         [evil::welcome(1), evil::report(0)].concat(),
