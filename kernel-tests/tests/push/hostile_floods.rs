@@ -43,11 +43,16 @@ fn assert_grew_less(scene: &mut Scene, before: u64, most: u64) {
 
 #[track_caller]
 fn assert_is_calm(scene: &mut Scene) {
-    let before = scene.server().cpu_ticks();
-    std::thread::sleep(Duration::from_millis(300));
-    let ticks = scene.server().cpu_ticks() - before;
+    // Work that was asked for before may still be under way; it ends, a loop does not.
+    let mut ticks = 0;
+    let is_calm = guard::comes_true(Duration::from_secs(20), || {
+        let before = scene.server().cpu_ticks();
+        std::thread::sleep(Duration::from_millis(300));
+        ticks = scene.server().cpu_ticks() - before;
+        ticks <= 20
+    });
     assert!(
-        ticks <= 20,
+        is_calm,
         "{ticks} ticks of CPU in 0.3 s that nobody asked for"
     );
 }
@@ -244,21 +249,23 @@ fn answers_that_nobody_reads_do_not_starve_a_push(scene) {
     require!(Need::Sy);
     // A listing of many blocks for each of a few sessions, which together hold all of them.
     for number in 0..3000 {
-        plant::file(scene.dst().join(format!("{number:0200}")), "");
+        plant::file(scene.dst().join(format!("d/{number:0200}")), "");
     }
     let stalled: Vec<Evil> = (0..8 * shards())
         .map(|_| {
             let mut evil = greeted(scene);
             let fd = &evil.stream;
             let _ = rustix::net::sockopt::set_socket_recv_buffer_size(fd, 4096);
-            let mut lists = evil::list(ROOT, ROOT, None);
+            let mut lists = Vec::new();
             for id in 1..60 {
-                lists.extend(evil::list(id, ROOT, Some(b"absent")));
+                lists.extend(evil::list(id, ROOT, Some(b"d")));
             }
             evil.send(&lists);
             evil
         })
         .collect();
+    // Until all of them wait to be read.
+    assert_is_calm(scene);
     push_beside(scene);
     assert_is_calm(scene);
     drop(stalled);
@@ -272,7 +279,7 @@ fn peers_that_stay_after_a_refusal_do_not_starve_a_push(scene) {
     let stalled: Vec<Evil> = (0..40 * shards())
         .map(|_| {
             let mut evil = greeted(scene);
-            evil.send(&evil::frame(evil::WELCOME, b""));
+            evil.send(&evil::frame(0x90, b""));
             assert!(matches!(evil.last(), Last::Refused(6, _)));
             evil
         })
