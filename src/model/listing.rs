@@ -220,6 +220,14 @@ impl Listing {
             .is_sorted_by(|a, b| self.name_bytes(a).cmp(self.name_bytes(b)) == Ordering::Less)
     }
 
+    /// Whether `name` is a directory here; the entries are sorted.
+    pub fn has_dir(&self, name: &[u8]) -> bool {
+        let found = self
+            .slots
+            .binary_search_by(|slot| self.name_bytes(slot).cmp(name));
+        found.is_ok_and(|index| self.kind(index) == Kind::Dir)
+    }
+
     /// Drops the entries that `keep` refuses; the order stays.
     pub fn retain(&mut self, mut keep: impl FnMut(Entry<'_>) -> bool) {
         let mut kept = 0;

@@ -31,6 +31,10 @@ const FOUND: &[(u64, &str)] = &[
         "DONE came while the last chunk was being written, and broke the session",
     ),
     (
+        1_000_643,
+        "a directory that could not be read in one source was replaced by a file from another",
+    ),
+    (
         3106,
         "a subdirectory declared before ROOT was listed did not hear of a power cut",
     ),
