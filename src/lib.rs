@@ -1,4 +1,115 @@
-//! sy: a file transfer server and push client for storage hosts.
+//! sy: `sy-server`, a file transfer server for storage hosts, and `sy push`, which sends it a tree.
+//!
+//! This page is the map: the floors, the way of the data, where memory ends, how an error travels,
+//! and where to begin reading. What travels between the two ends is specified in [`wire`].
+//!
+//! # Floors
+//!
+//! ```text
+//!  6  bin                        sy, sy-server, sy-sim
+//!  5  client    server           words for people: command lines, modules, progress, log
+//!  4  engine    sim              meets the kernel: ring, pool, disk, clock · pretends to be it
+//!     ═══════ the seam: ops::op::Ring and ops::disk::Disk ═══════
+//!  3  session                    one connection as one machine: Source, Target, and Port
+//!  2  stage     job              decisions without a disk · batches of plain disk calls
+//!  1  wire                       bytes ↔ frames
+//!  0  model     ops     limits   nouns · requests to a kernel · every number
+//! ```
+//!
+//! A file uses its own floor and those below. `tidy`, a unit test, holds that, and that floors 0
+//! to 3 contain no system call, clock, thread, `async`, `unsafe` or printing.
+//!
+//! # The way of a push
+//!
+//! ```text
+//!   sy push                                              sy-server
+//!   ───────                                              ─────────
+//!   jobs: list directories        read small files       jobs: list, apply PACKs, name files
+//!            │                       ▲   │                      ▲        │
+//!            ▼                       │   ▼                      │        ▼
+//!   scan ──▶ generator ──▶ packer, sender                     target ──▶ frames back
+//!               ▲                    │                          ▲
+//!               │ LISTING            │ PACK, DATA               │ frames
+//!   ┌───────────┴────────────────────▼─────┐          ┌─────────┴───────────┐
+//!   │ port: frames ↔ ops                   │          │ port: frames ↔ ops  │
+//!   └──────────────────┬───────────────────┘          └─────────┬───────────┘
+//!                    driver                                  driver
+//!                     ring ═══════════ byte stream ═══════════ ring
+//! ```
+//!
+//! [`stage::scan`] says which directory to list next. [`stage::generator`] merges what a job found
+//! there with the target's LISTING of it and gives each name a verdict. [`stage::packer`] cuts what
+//! is to be done into PACKs, which jobs fill with small files, straight into the block that is sent;
+//! [`stage::sender`] reads large ones chunk by chunk. [`session::source`] joins the four.
+//! [`session::target`] hands PACKs to jobs one by one, writes chunks as they come, and reports.
+//!
+//! A push to a local path is the same two sessions in one thread, [`session::port::Link::Pair`]:
+//! blocks change hands instead of being sent. There is no second code path.
+//!
+//! # The seam
+//!
+//! Everything above the engine is a machine with two doors: `handle` takes what happened,
+//! `poll_action` gives what to do next, in any interleaving, with the time as an argument. Nothing
+//! blocks, nothing calls back. What a machine wants of the world is an [`ops::op::Op`] that moves,
+//! with its buffer, through [`ops::op::Ring`] to the kernel, and comes back in a completion.
+//!
+//! **Jobs are above the seam, too.** Listing, temp names, metadata, renames and deletions are
+//! batches of calls for which io_uring has no operation or no advantage. Their bodies, in [`job`], are
+//! ordinary functions over the trait [`ops::disk::Disk`]; a thread pool runs them on
+//! [`engine::disk::PosixDisk`]. They have a budget: a giant directory goes back in line like anybody else.
+//!
+//! So a whole push runs in memory, too. [`sim`] puts disks, streams, a clock and a ring in the
+//! kernel's place, draws everything that goes wrong from one seed, and checks what is left:
+//! `sy-sim SEED` is a complete bug report.
+//!
+//! # Lanes
+//!
+//! A file read or write goes down the way that is fastest on its file system: an entry of the ring,
+//! a plain call in the loop, or a plain call on the pool. [`engine::lanes`] holds the table and
+//! the measurements behind it; `sy-server doctor` shows it. Sockets are always the ring's, jobs
+//! always the pool's, and what syncs a file system has a thread of its own.
+//!
+//! # Where memory ends
+//!
+//! Every bound is in [`limits`], with its reason.
+//!
+//! | what | bounded by |
+//! |---|---|
+//! | blocks, for everything that is sent, received, read or written | the arena, mapped once per shard |
+//! | of these, a session's | `SEND_BLOCKS_PER_SESSION_MAX`, `RECV_BLOCKS_PER_SESSION_MAX`; an idle one holds none |
+//! | listings ahead of the merge | `LOOKAHEAD_BYTES_MAX`, bytes and not directories |
+//! | after a merge | the names of subdirectories, until they are closed |
+//! | the target's listings | merged as they arrive; only names to delete are kept |
+//! | one directory | `DIR_ENTRIES_MAX`; it is held in memory once, in one arena |
+//! | descriptors | `DIR_FDS_OPEN_MAX` directories a session; files: `LARGE_FILES_OPEN_MAX` at a source, `INCOMING_FILES_MAX` at a target |
+//! | requests and notices that wait | `LISTS_WAITING_MAX`, `NOTICES_WAITING_MAX`; beyond them the target stops receiving |
+//!
+//! No side holds an index of the whole tree, with one exception: files above
+//! `PACK_FILE_BYTES_MAX` that wait for their turn keep the plan of their directory alive, and nothing
+//! bounds how many wait.
+//!
+//! # How an error travels
+//!
+//! | whose | where it begins | what happens | what people see |
+//! |---|---|---|---|
+//! | one entry of the source | a job's troubles | the push goes on | `sy: PATH: what: why`, exit 23 or 24 |
+//! | one entry of the target | a job's outcomes → NOTICE | the push goes on | the same |
+//! | the target's disk as a whole (full, read-only) | [`job::tree::Fatal`] → REPORT | the session ends | exit 11 |
+//! | the peer | [`wire::WireError`] → [`session::SessionError`] → REFUSED | the session ends, others go on | exit 12, or 2 |
+//! | the network | [`session::SessionError::Lost`], `Silent` | the session ends | exit 10, 30 |
+//! | ours | an assertion; in a job it is caught | that session ends | "internal error", exit 12 |
+//!
+//! An errno is never turned into text below floor 5, except into the target's last words. Advice
+//! is added once, in [`client::messages`].
+//!
+//! # Reading
+//!
+//! 1. [`wire`]: what is said.
+//! 2. [`ops::op`] and [`session`]: the words of the machines; then [`session::source`] and
+//!    [`session::target`] from their `poll_action`.
+//! 3. [`stage::generator`], [`job::apply_pack`], [`job::tree`]: what is decided, and how it is done.
+//! 4. [`session::port`], [`engine::shard`], [`engine::driver`], [`engine::uring`]: down to the kernel.
+//! 5. [`client::run`] and [`server::run`]: how it is put together.
 
 pub mod limits;
 pub mod model;
@@ -16,3 +127,6 @@ pub mod sim;
 
 pub mod client;
 pub mod server;
+
+#[cfg(test)]
+mod tidy;

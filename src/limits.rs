@@ -1,6 +1,6 @@
 //! Every bound and tunable of the program, with its unit, its reason and its measurement.
 
-/// Bytes of the fixed head of a frame (`wire::header`).
+/// Bytes of the fixed head of a frame (`wire::head`).
 pub const FRAME_HEAD_BYTES: usize = 16;
 /// Bytes of content that one chunk of a large file holds; the unit of its digest.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -40,12 +40,23 @@ pub const LIST_BUDGET_ENTRIES: usize = 4096;
 pub const PRUNE_BUDGET_ENTRIES: usize = 1024;
 /// Large files that a source reads at the same time.
 pub const LARGE_FILES_OPEN_MAX: usize = 8;
+/// Large files that a target has open for one session. A source has `LARGE_FILES_OPEN_MAX` and
+/// some whose end is on its way; each costs a descriptor and a temp file.
+pub const INCOMING_FILES_MAX: usize = 256;
+/// Large files that are being given their names before the target begins more: each still has
+/// its descriptor, and a slow fsync must not pile them up.
+pub const ENDS_RUNNING_MAX: usize = 64;
 /// Troubles and deletions that wait to be told before the target takes no further frames.
 pub const NOTICES_WAITING_MAX: usize = 4096;
+/// Troubles and deletions that one job gathers before it hands them over; a path may have 8 KiB.
+pub const NOTICES_PER_JOB_MAX: usize = 1024;
 /// Directory descriptors that one session keeps open; the rest are opened again when needed.
 pub const DIR_FDS_OPEN_MAX: usize = 256;
-/// Directories that a peer may hold declared and not yet closed in one session.
-pub const DIRS_DECLARED_MAX: usize = 4_000_000;
+/// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
+/// a name each. A source's look-ahead declares a few thousand.
+pub const DIRS_DECLARED_MAX: usize = 262_144;
+/// Directories asked for and not yet listed before the target takes no further frames.
+pub const LISTS_WAITING_MAX: usize = 4096;
 
 /// Entries of a ring's submission queue; more is submitted early or waits with us.
 pub const RING_SUBMISSIONS: u32 = 256;
@@ -73,6 +84,11 @@ pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
 pub const CONNECT_SECONDS_MAX: u64 = 20;
 /// Seconds without a byte from the peer, unless `--timeout` says otherwise.
 pub const IDLE_SECONDS_MAX: u64 = 60;
+/// Seconds that one frame of a peer may keep a block while other sessions of the shard wait for
+/// one: 51 KiB/s for the largest frame, asked of nobody while there are blocks.
+pub const STALL_SECONDS_SCARCE_MAX: u64 = 5;
+/// Seconds that a peer has to read our last word after it broke the protocol.
+pub const DRAINING_SECONDS_MAX: u64 = 10;
 /// Seconds between signs of life from a side that is busy and silent.
 pub const HEARTBEAT_SECONDS: u64 = 15;
 /// Seconds a draining server gives the sessions that are under way.

@@ -1,6 +1,8 @@
 //! Waiting with an end: a hang is a failure with a name, never a stuck run. The bounds are far
 //! beyond anything a loaded machine needs; no test measures speed with them.
 
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,24 @@ pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
         status.is_some()
     });
     status
+}
+
+/// Reads until the peer ends the connection, in whichever way; a peer that never does fails the
+/// test.
+#[track_caller]
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    stream
+        .set_read_timeout(Some(hang()))
+        .expect("a timeout can be set");
+    let (mut all, mut block) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut block) {
+            Ok(0) => return all,
+            Ok(len) => all.extend_from_slice(&block[..len]),
+            Err(why) if why.kind() == ErrorKind::WouldBlock => panic!("hung: never closed"),
+            Err(_) => return all,
+        }
+    }
 }
 
 /// Sends a signal to a child that is ours and not yet reaped.

@@ -21,6 +21,7 @@
 pub mod chance;
 pub mod content;
 pub mod deep;
+pub mod evil;
 pub mod flipper;
 pub mod guard;
 pub mod held;

@@ -68,10 +68,10 @@ impl Push {
         self
     }
 
-    /// Runs as an ordinary user, uid and gid 65534.
+    /// Runs as an ordinary user with this uid and gid.
     #[must_use]
-    pub fn as_nobody(self) -> Self {
-        self.through(&AS_NOBODY)
+    pub fn as_user(self, id: u32) -> Self {
+        self.through(&as_user(id))
     }
 
     /// Starts it.
@@ -98,16 +98,11 @@ impl Push {
     }
 }
 
-/// The words that run the rest of a command as uid and gid 65534.
-pub const AS_NOBODY: [&str; 7] = [
-    "setpriv",
-    "--reuid",
-    "65534",
-    "--regid",
-    "65534",
-    "--clear-groups",
-    "--",
-];
+/// The words that run the rest of a command as this uid and gid.
+pub fn as_user(id: u32) -> [String; 6] {
+    let id = id.to_string();
+    ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(str::to_owned)
+}
 
 /// Starts any command the way pushes are started.
 #[track_caller]

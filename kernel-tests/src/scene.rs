@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::FileType;
 
@@ -55,6 +56,9 @@ const MODULE: &str = "m";
 /// `src`, `export/dst`, `outside` and `twin` in a yard of their own.
 pub struct Scene {
     pub route: Route,
+    /// An ordinary user whom no other scene has: the kernel counts locked memory by user, and gives
+    /// it back some time after a process ended.
+    pub nobody: u32,
     server: Option<Server>,
     fds_at_start: usize,
     outside: Tree,
@@ -85,6 +89,7 @@ impl Scene {
         let outside = Tree::read(yard.join("outside"));
         let mut scene = Self {
             route,
+            nobody: ordinary_user(),
             server: None,
             fds_at_start: 0,
             outside,
@@ -295,6 +300,12 @@ const LIMITED_TWIN: &[&str] = &[
     "--no-specials",
     "--chmod=ug-s",
 ];
+
+fn ordinary_user() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    20_000 + (std::process::id() * 512 + count) % 40_000
+}
 
 /// A path with a slash behind it: its contents, not the directory itself.
 pub fn slash(path: impl AsRef<Path>) -> OsString {

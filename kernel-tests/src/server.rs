@@ -75,10 +75,9 @@ impl Server {
 
     /// Runs through another program, which is given the whole command and must `exec` it.
     #[must_use]
-    pub fn through(mut self, words: &[&str]) -> Self {
-        self.setup
-            .before
-            .extend(words.iter().map(|&word| word.to_owned()));
+    pub fn through<S: AsRef<str>>(mut self, words: &[S]) -> Self {
+        let words = words.iter().map(|word| word.as_ref().to_owned());
+        self.setup.before.extend(words);
         self
     }
 

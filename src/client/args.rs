@@ -94,9 +94,9 @@ pub struct PushArgs {
     /// Prints as -i does, unless -v asks for names only. The target is not touched.
     #[arg(short = 'n', long, help_heading = "What is done")]
     pub dry_run: bool,
-    /// Owners and groups travel as numbers
+    /// Keep owners and groups by number
     ///
-    /// Without it they travel by name, where the target knows the name.
+    /// Names are not mapped in this version, so it changes nothing yet.
     #[arg(long, help_heading = "What is done")]
     pub numeric_ids: bool,
     /// How durable success is: none, session, file

@@ -204,7 +204,7 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
                     "sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that \
                      allows io_uring (docker run --security-opt seccomp=FILE)",
                 ),
-                Errno::NOSYS => Some("a kernel with io_uring (5.19 or later)"),
+                Errno::NOSYS => Some("a kernel with io_uring (6.1 or later)"),
                 Errno::NOMEM => Some("a higher limit of locked memory (ulimit -l)"),
                 _ => None,
             },

@@ -300,13 +300,19 @@ fn absolute(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
 
 /// A connected stream; `None` for a DEST in this process.
 fn connect(dest: &Dest, timeout: Option<Duration>) -> Result<Option<OwnedFd>, Failure> {
-    let failed = |error: &io::Error| match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::ConnectTimeout {
-            seconds: CONNECT_SECONDS_MAX,
-        },
-        _ => Failure::Connect {
-            errno: Errno::from_io_error(error).unwrap_or(Errno::IO),
-        },
+    let failed = |error: &io::Error| {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        ) {
+            Failure::ConnectTimeout {
+                seconds: CONNECT_SECONDS_MAX,
+            }
+        } else {
+            Failure::Connect {
+                errno: Errno::from_io_error(error).unwrap_or(Errno::IO),
+            }
+        }
     };
     match dest {
         Dest::Local { .. } => Ok(None),

@@ -8,7 +8,10 @@ use slab::Slab;
 
 use super::driver::Driver;
 use crate::job::Work;
-use crate::limits::{ACTIONS_PER_TURN_MAX, HANDSHAKE_SECONDS_MAX, HEARTBEAT_SECONDS};
+use crate::limits::{
+    ACTIONS_PER_TURN_MAX, DRAINING_SECONDS_MAX, HANDSHAKE_SECONDS_MAX, HEARTBEAT_SECONDS,
+    IDLE_SECONDS_MAX, STALL_SECONDS_SCARCE_MAX,
+};
 use crate::model::time::Moment;
 use crate::ops::op::{Completion, Ring, StreamId};
 use crate::ops::{BlockPool, Buf, Disk, Errno};
@@ -43,6 +46,8 @@ pub struct Shard<D: Disk, R: Ring<D, Work<D>>> {
     runnable: VecDeque<PortKey>,
     /// Sessions that may have been refused a block.
     hungry: Vec<PortKey>,
+    /// The fewest free blocks since they were woken last.
+    fewest_free: usize,
     finished: VecDeque<PortKey>,
     next_check: Moment,
 }
@@ -56,6 +61,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             tokens: Slab::new(),
             runnable: VecDeque::new(),
             hungry: Vec::new(),
+            fewest_free: usize::MAX,
             finished: VecDeque::new(),
             next_check: Moment::default(),
         }
@@ -155,15 +161,12 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         } else {
             Some(now)
         };
-        let free_before = self.blocks.free_count();
         self.driver.submit_and_wait(deadline)?;
         let now = self.now();
         while let Some(completion) = self.driver.reap() {
             self.hear(completion, now);
         }
-        if self.blocks.free_count() > free_before {
-            self.feed();
-        }
+        self.feed_if_more();
         if now >= self.next_check {
             self.next_check = now.plus(CHECK_EVERY);
             self.check_patience(now);
@@ -184,7 +187,14 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         self.wake(key);
     }
 
-    fn feed(&mut self) {
+    /// Wakes who waits for a block, if there are more than when it looked.
+    fn feed_if_more(&mut self) {
+        let free = self.blocks.free_count();
+        if free <= self.fewest_free {
+            self.fewest_free = free;
+            return;
+        }
+        self.fewest_free = free;
         for key in std::mem::take(&mut self.hungry) {
             self.wake(key);
         }
@@ -226,9 +236,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 }
             }
         }
-        if self.blocks.free_count() > HUNGRY_BELOW_BLOCKS && !self.hungry.is_empty() {
-            self.feed();
-        }
+        self.feed_if_more();
     }
 
     fn finish(&mut self, key: PortKey) {
@@ -288,6 +296,8 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
     }
 
     fn check_patience(&mut self, now: Moment) {
+        // Somebody waits for a block, so nobody may sit on one for long.
+        let is_scarce = !self.hungry.is_empty();
         for key in self.keys() {
             let seat = &mut self.seats[key.0];
             if seat.port.is_ending() {
@@ -301,8 +311,13 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             let silence = seat.patience.filter(|patience| {
                 seat.port.session.awaits_peer() && now.since(seat.port.last_received) > *patience
             });
+            let is_served =
+                matches!(seat.port.session, Session::Target(_)) && seat.port.link() != Link::Pair;
+            let stalled = stall_seconds(&seat.port, is_scarce, now).filter(|_| is_served);
             if is_late {
                 seat.port.stop(SessionError::Silent(HANDSHAKE_SECONDS_MAX));
+            } else if let Some(seconds) = stalled {
+                seat.port.stop(SessionError::Silent(seconds));
             } else if let Some(patience) = silence {
                 seat.port.stop(SessionError::Silent(patience.as_secs()));
             } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience) {
@@ -315,6 +330,27 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             }
             self.wake(key);
         }
+    }
+}
+
+/// For how many seconds the peer has kept a block of ours, if that is too long.
+fn stall_seconds<D: Disk>(port: &Port<D>, is_scarce: bool, now: Moment) -> Option<u64> {
+    let longer_than = |since: Moment, seconds: u64| now.since(since) > Duration::from_secs(seconds);
+    let most = if is_scarce {
+        STALL_SECONDS_SCARCE_MAX
+    } else {
+        IDLE_SECONDS_MAX
+    };
+    let has_stalled = port
+        .holds_block_since()
+        .is_some_and(|since| longer_than(since, most));
+    let drains_on = port
+        .drains_since()
+        .is_some_and(|since| longer_than(since, DRAINING_SECONDS_MAX));
+    match (has_stalled, drains_on) {
+        (true, _) => Some(most),
+        (false, true) => Some(DRAINING_SECONDS_MAX),
+        (false, false) => None,
     }
 }
 

@@ -55,6 +55,12 @@ impl<D: Disk> ApplyPack<D> {
         }
     }
 
+    /// Whether nothing is left to apply; otherwise it is to be run again once its outcomes are
+    /// taken.
+    pub fn is_finished(&self) -> bool {
+        self.prune.is_none() && self.at == self.payload_bytes
+    }
+
     pub fn run(&mut self, disk: &D) -> Progress {
         let Self {
             tree,
@@ -74,11 +80,9 @@ impl<D: Disk> ApplyPack<D> {
             outcomes,
             begun,
         };
-        if *at == 0 {
-            applying.mark();
-        }
         loop {
-            if applying.outcomes.error.is_some() || applying.outcomes.fatal.is_some() {
+            let outcomes = &*applying.outcomes;
+            if outcomes.error.is_some() || outcomes.fatal.is_some() || outcomes.is_full() {
                 return Progress::Done;
             }
             if let Some(prune) = applying.prune.as_mut() {
@@ -143,6 +147,12 @@ impl<D: Disk> Applying<'_, D> {
             return Err(WireError::OutOfOrder {
                 frame: "changing PACK in a dry run",
             });
+        }
+        if !matches!(op, PackOp::Close { meta: None, .. }) {
+            self.mark();
+            if self.outcomes.fatal.is_some() {
+                return Ok(());
+            }
         }
         let (dir, name, outcome) = match *op {
             PackOp::Close { dir, meta } => return self.close(dir, meta),
@@ -360,6 +370,7 @@ impl<D: Disk> Applying<'_, D> {
         size: u64,
     ) -> Result<Result<(), Failed>, WireError> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
+        tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
             let temp = tree.temp_name();
             let mode = if is_plain(&tree, &here.dir, meta) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::dir::{Dir, FdCache};
 use super::large::drop_temp;
-use super::marker;
+use super::marker::{self, Doubt};
 use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
@@ -28,8 +28,11 @@ pub struct OpenDest<D: Disk> {
     pub hello: Hello,
     scope: Scope<D>,
     rights: Rights,
-    pub outcome: Option<Result<(Arc<Tree<D>>, Welcome), Refused>>,
+    pub outcome: Option<Opened<D>>,
 }
+
+/// The tree of the session and what the source hears of it, or why there is none.
+pub type Opened<D> = Result<(Arc<Tree<D>>, Welcome), Refused>;
 
 /// ROOT as it was found.
 struct Found<D: Disk> {
@@ -53,7 +56,7 @@ impl<D: Disk> OpenDest<D> {
         self.outcome = Some(self.open(disk));
     }
 
-    fn open(&self, disk: &D) -> Result<(Arc<Tree<D>>, Welcome), Refused> {
+    fn open(&self, disk: &D) -> Opened<D> {
         let found = match &self.scope {
             Scope::Module { root } => self.below(disk, root),
             Scope::Own => self.by_path(disk),
@@ -61,6 +64,7 @@ impl<D: Disk> OpenDest<D> {
         let refuse = |errno: Errno| self.refused(Refusal::Dest, errno);
         let cache = FdCache::new(DIR_FDS_OPEN_MAX);
         let root = Arc::new(found.dir);
+        root.doubt(self.doubt_above(disk));
         let identity = disk.identity();
         let fs = match root.fd(disk, &cache) {
             Ok(fd) => disk.fs_kind(&fd).map_err(refuse)?,
@@ -91,6 +95,36 @@ impl<D: Disk> OpenDest<D> {
             cache,
         );
         Ok((Arc::new(tree), welcome))
+    }
+
+    /// What markers above DEST, seen on the way down, put in doubt.
+    fn doubt_above(&self, disk: &D) -> Option<Doubt> {
+        let (_, above) = self.hello.dest.split_last()?;
+        let mut doubts = Vec::new();
+        match &self.scope {
+            Scope::Module { root } => {
+                doubts.push(marker::heed_above(disk, root));
+                let mut at = Arc::clone(root);
+                for name in above {
+                    let Ok(fd) = disk.open_dir(&at, name) else {
+                        break;
+                    };
+                    doubts.push(marker::heed_above(disk, &fd));
+                    at = Arc::new(fd);
+                }
+            }
+            Scope::Own => {
+                for depth in 0..=above.len() {
+                    let mut path = vec![b'/'];
+                    path.extend_from_slice(&above[..depth].join(&b'/'));
+                    // One that can't be read was nobody's DEST.
+                    if let Ok(fd) = disk.open_operator_dir(&path) {
+                        doubts.push(marker::heed_above(disk, &fd));
+                    }
+                }
+            }
+        }
+        doubts.into_iter().flatten().reduce(Doubt::and)
     }
 
     fn refused(&self, refusal: Refusal, errno: Errno) -> Refused {
@@ -169,7 +203,11 @@ impl<D: Disk> OpenDest<D> {
                 })
             }
             Errno::NOENT => {
-                disk.make_dir(parent, name, 0o755).map_err(refuse)?;
+                match disk.make_dir(parent, name, 0o755) {
+                    // Another push was faster; EEXIST is as good.
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(refuse(errno)),
+                }
                 let fd = disk.open_dir(parent, name).map_err(refuse)?;
                 self.found(disk, Arc::new(fd))
             }

@@ -8,6 +8,7 @@ use super::marker::Doubt;
 use crate::model::entry::Stat;
 use crate::ops::disk::SharedFd;
 use crate::ops::{Disk, Errno};
+use crate::wire::report::NOTICE_PATH_BYTES_MAX;
 
 /// A directory, by its parent and its name in it. Roots hold their descriptor for good.
 pub struct Dir<D: Disk> {
@@ -172,12 +173,24 @@ impl<D: Disk> Dir<D> {
         disk.set_mode_at(&parent, &self.name, mode | 0o700)
     }
 
-    /// The path from the root (whose own name is left out) to `name` in this directory.
+    /// The path from the root (whose own name is left out) to `name` in this directory; of one
+    /// too long to be told, the end. A peer may nest directories at will and let each entry fail.
     pub fn path_below_root(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = self.end_of_path(name, NOTICE_PATH_BYTES_MAX);
+        path.drain(..path.len().saturating_sub(NOTICE_PATH_BYTES_MAX));
+        path
+    }
+
+    /// The last components of the path below the root, as many as give `bytes_min`.
+    fn end_of_path(&self, name: &[u8], bytes_min: usize) -> Vec<u8> {
         let mut parts = vec![name];
+        let mut bytes = name.len();
         let mut dir = self;
-        while let Some(parent) = dir.parent.as_deref() {
+        while bytes < bytes_min
+            && let Some(parent) = dir.parent.as_deref()
+        {
             parts.push(&dir.name);
+            bytes += dir.name.len() + 1;
             dir = parent;
         }
         parts.retain(|part| !part.is_empty());
@@ -191,7 +204,7 @@ impl<D: Disk> Dir<D> {
         while let Some(parent) = root.parent.as_deref() {
             root = parent;
         }
-        let below = self.path_below_root(name);
+        let below = self.end_of_path(name, usize::MAX);
         let mut path = root.name.to_vec();
         if !path.is_empty() && !path.ends_with(b"/") && !below.is_empty() {
             path.push(b'/');

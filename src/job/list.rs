@@ -91,9 +91,8 @@ impl<D: Disk> Lister<D> {
         meets: &mut dyn Meets,
     ) {
         let bytes = &self.names[range];
-        let name = match Name::new(bytes) {
-            Ok(name) => name,
-            Err(_) => return meets.own(bytes, own_name::parse(bytes)),
+        let Ok(name) = Name::new(bytes) else {
+            return meets.own(bytes, own_name::parse(bytes));
         };
         match disk.stat_at(&self.fd, bytes) {
             Ok(stat) => listing.push(name, &stat),

@@ -122,6 +122,8 @@ pub struct Met<D: Disk> {
 /// session lives.
 pub struct Own<D: Disk> {
     since: Mtime,
+    /// With what it took over from sessions that ended without a sync.
+    covers_since: Mtime,
     _fd: D::Fd,
 }
 
@@ -135,29 +137,53 @@ impl<D: Disk> Own<D> {
 pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
     let root = tree.root.fd(disk, &tree.cache)?;
     let name = marker_name(tree.session);
+    // Pushes without a sync leave their marker; it is taken over, or they would pile up.
+    let left =
+        tree.take_met(|met| met.marker.boot == disk.boot_id() && Arc::ptr_eq(&met.dir, &tree.root));
+    let left: Vec<_> = left
+        .into_iter()
+        .filter(|met| is_dead(disk, &root, &met.name))
+        .collect();
+    let left_since = left.iter().map(|met| met.marker.since).min();
     let own = keeping_time(disk, &root, || {
         let fd = disk.create_file(&root, &name, 0o600)?;
-        let own = begin(disk, fd);
+        let own = begin(disk, fd, left_since);
         if own.is_err() {
             let _ = disk.unlink(&root, &name); // Nothing was changed that it could vouch for.
         }
         own
     })?;
     disk.sync_file(&root)?;
+    for met in &left {
+        // One that stays, or comes back in a crash, doubts no more than ours does.
+        let _ = keeping_time(disk, &root, || disk.unlink(&root, &met.name));
+    }
     Ok(own)
 }
 
-fn begin<D: Disk>(disk: &D, fd: D::Fd) -> Result<Own<D>, Errno> {
+fn is_dead<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> bool {
+    let locked = disk
+        .open_file(dir, name)
+        .and_then(|fd| disk.try_lock(&fd, Lock::Exclusive));
+    locked == Ok(true)
+}
+
+fn begin<D: Disk>(disk: &D, fd: D::Fd, left_since: Option<Mtime>) -> Result<Own<D>, Errno> {
     // Where the lock is refused, the marker only stays for longer.
     let _ = disk.try_lock(&fd, Lock::Exclusive);
     let since = disk.stat(&fd)?.ctime;
+    let covers_since = left_since.map_or(since, |left| left.min(since));
     let marker = Marker {
         boot: disk.boot_id(),
-        since,
+        since: covers_since,
         until: None,
     };
     fill(disk, &fd, &marker)?;
-    Ok(Own { since, _fd: fd })
+    Ok(Own {
+        since,
+        covers_since,
+        _fd: fd,
+    })
 }
 
 fn fill<D: Disk>(disk: &D, fd: &D::Fd, marker: &Marker) -> Result<(), Errno> {
@@ -213,6 +239,24 @@ pub fn heed<D: Disk>(
         doubt = Some(doubt.map_or(found, |known| known.and(found)));
     }
     doubt
+}
+
+/// What the markers of a directory above DEST put in doubt: they cover what is below, too.
+pub fn heed_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
+    let (mut names, mut scratch) = (Vec::<Box<[u8]>>::new(), Vec::new());
+    let mut each = |name: &[u8]| {
+        if matches!(parse(name), OwnName::Marker(_)) {
+            names.push(name.into());
+        }
+    };
+    disk.rewind_dir(dir).ok()?;
+    while disk.read_dir(dir, &mut scratch, &mut each).ok()? {}
+    let doubts = names.iter().filter_map(|name| match read(disk, dir, name) {
+        Ok(marker) => (marker.boot != disk.boot_id()).then(|| marker.doubt()),
+        Err(Errno::NOENT) => None,
+        Err(_) => Some(Doubt::ALWAYS),
+    });
+    doubts.reduce(Doubt::and)
 }
 
 fn read<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Marker, Errno> {
@@ -280,7 +324,7 @@ fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
         name: marker_name(tree.session).into(),
         marker: Marker {
             boot,
-            since: own.since,
+            since: own.covers_since,
             until: None,
         },
     });

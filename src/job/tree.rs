@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::dir::{Dir, FdCache};
 use super::marker;
 use super::own_name::TempName;
-use crate::limits::DIRS_DECLARED_MAX;
+use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX};
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
@@ -42,6 +42,8 @@ struct State<D: Disk> {
     own_marker: Option<marker::Own<D>>,
     /// Markers of other sessions that were met.
     met: Vec<marker::Met<D>>,
+    /// The LIST of ROOT came; it comes once.
+    root_is_asked_for: bool,
 }
 
 /// What the target has done so far.
@@ -76,6 +78,8 @@ struct Node<D: Disk> {
     standing: Standing,
     /// Large files under way in it, and child directories whose CLOSE waits.
     busy: u32,
+    /// Directories declared in it whose CLOSE has not come.
+    open_below: u32,
     /// CLOSE came while it was busy.
     close: Option<Option<Meta>>,
 }
@@ -123,6 +127,7 @@ impl<D: Disk> Tree<D> {
             parent: ROOT,
             standing,
             busy: 0,
+            open_below: 0,
             close: None,
         };
         let state = State {
@@ -132,6 +137,7 @@ impl<D: Disk> Tree<D> {
             is_marked: false,
             own_marker: None,
             met: Vec::new(),
+            root_is_asked_for: false,
         };
         let temp_counter = AtomicU64::new(0);
         Self {
@@ -226,12 +232,16 @@ impl<D: Disk> Tree<D> {
     ) -> Result<(Arc<Dir<D>>, bool), WireError> {
         let mut state = self.state();
         let Some(name) = name else {
+            if std::mem::replace(&mut state.root_is_asked_for, true) {
+                return Err(WireError::DirTwice(ROOT.0));
+            }
             let root = state.dirs.get(&ROOT).ok_or(WireError::UnknownDir(ROOT.0))?;
             return Ok((Arc::clone(&root.dir), root.standing == Standing::Absent));
         };
         let above = state
             .dirs
             .get(&parent)
+            .filter(|above| above.close.is_none())
             .ok_or(WireError::UnknownDir(parent.0))?;
         let is_absent = matches!(above.standing, Standing::Absent | Standing::Lost);
         let child = Arc::new(Dir::child(&above.dir, name.bytes()));
@@ -247,6 +257,7 @@ impl<D: Disk> Tree<D> {
                 parent,
                 standing,
                 busy: 0,
+                open_below: 0,
                 close: None,
             },
         )?;
@@ -273,6 +284,7 @@ impl<D: Disk> Tree<D> {
         let above = state
             .dirs
             .get(&parent)
+            .filter(|above| above.close.is_none())
             .ok_or(WireError::UnknownDir(parent.0))?;
         let child = Arc::new(Dir::child(&above.dir, name.bytes()));
         let node = Node {
@@ -280,6 +292,7 @@ impl<D: Disk> Tree<D> {
             parent,
             standing: Standing::Absent,
             busy: 0,
+            open_below: 0,
             close: None,
         };
         state.insert(id, node)?;
@@ -307,6 +320,21 @@ impl<D: Disk> Tree<D> {
             return Err(WireError::UnknownDir(id.0));
         }
         Ok((Arc::clone(&node.dir), node.standing))
+    }
+
+    /// Whether a large file may begin under this id; asked before anything is made for it.
+    pub fn may_begin(&self, file: FileId) -> Result<(), WireError> {
+        let state = self.state();
+        if state.incoming.contains_key(&file) {
+            return Err(WireError::FileTwice(file.0));
+        }
+        if state.incoming.len() >= INCOMING_FILES_MAX {
+            return Err(WireError::TooMany {
+                what: "large files under way",
+                max: INCOMING_FILES_MAX,
+            });
+        }
+        Ok(())
     }
 
     /// A large file begins in its directory.
@@ -346,19 +374,20 @@ impl<D: Disk> Tree<D> {
         if node.close.is_some() {
             return Err(WireError::UnknownDir(id.0));
         }
-        if node.busy > 0 {
-            node.close = Some(meta);
-            let parent = node.parent;
-            if id != ROOT {
-                state
-                    .dirs
-                    .get_mut(&parent)
-                    .expect("a parent outlives its children")
-                    .busy += 1;
-            }
-            return Ok(None);
+        if node.open_below > 0 {
+            return Err(WireError::OpenBelow(id.0));
         }
-        Ok(Some(state.retire(id, meta)))
+        let (parent, is_busy) = (node.parent, node.busy > 0);
+        if is_busy {
+            node.close = Some(meta);
+        }
+        if id != ROOT {
+            let above = state.dirs.get_mut(&parent);
+            let above = above.expect("a parent outlives its children");
+            above.open_below -= 1;
+            above.busy += u32::from(is_busy);
+        }
+        Ok((!is_busy).then(|| state.retire(id, meta)))
     }
 
     /// A large file in `id` has ended: the directories, innermost first, that were waiting for it.
@@ -404,6 +433,10 @@ impl<D: Disk> State<D> {
         if self.dirs.contains_key(&id) {
             return Err(WireError::DirTwice(id.0));
         }
+        let above = self.dirs.get_mut(&node.parent);
+        above
+            .ok_or(WireError::UnknownDir(node.parent.0))?
+            .open_below += 1;
         self.dirs.insert(id, node);
         Ok(())
     }
@@ -447,6 +480,11 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// So much is to be told that the job should hand it over first.
+    pub fn is_full(&self) -> bool {
+        self.troubles.len() + self.deleted.len() + self.stopped_dirs.len() >= NOTICES_PER_JOB_MAX
+    }
+
     /// Notes a failure of the disk, fatal or not.
     pub fn failed<D: Disk>(&mut self, tree: &Tree<D>, attempt: Attempt, why: Why, path: Vec<u8>) {
         tree.count(|counts| counts.errors += 1);

@@ -240,7 +240,7 @@ impl Listing {
         self.slots.truncate(kept);
     }
 
-    /// Marks every entry for which `is_suspect` holds.
+    /// Marks the entry at `index`.
     pub fn mark_suspect(&mut self, index: usize) {
         self.slots[index].is_suspect = true;
     }

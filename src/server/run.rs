@@ -85,6 +85,12 @@ struct Server {
 
 impl Server {
     fn start(config: &ServerConfig, log: &Arc<Log>) -> Result<Self, StartError> {
+        // Before anybody can connect: from then on a signal drains.
+        let stop = watch_signals().map_err(|error| StartError {
+            what: "signals".to_owned(),
+            why: error.to_string(),
+            exit: Exit::Start,
+        })?;
         let doors = Arc::new(open_doors(&config.modules)?);
         let listeners = config.listeners.iter().map(|listen| {
             Listener::bind(listen).map_err(|error| StartError {
@@ -94,11 +100,6 @@ impl Server {
             })
         });
         let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
-        let stop = watch_signals().map_err(|error| StartError {
-            what: "signals".to_owned(),
-            why: error.to_string(),
-            exit: Exit::Start,
-        })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards_count = config.shards.map_or(cores, usize::from);
         let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);

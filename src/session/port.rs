@@ -45,6 +45,10 @@ pub struct Port<D: Disk> {
     is_draining: bool,
     pub last_received: Moment,
     pub last_sent: Moment,
+    /// When the payload under way was asked for, or the draining began.
+    receiving_since: Option<Moment>,
+    /// When the frame under way was given to the stream.
+    sending_since: Option<Moment>,
 }
 
 /// What a session talks through.
@@ -86,6 +90,8 @@ impl<D: Disk> Port<D> {
             is_draining: false,
             last_received: now,
             last_sent: now,
+            receiving_since: None,
+            sending_since: None,
         }
     }
 
@@ -98,6 +104,21 @@ impl<D: Disk> Port<D> {
         self.is_ending
     }
 
+    /// Since when a block of this side's waits for the peer: for the rest of a payload, or to be
+    /// read by it.
+    pub fn holds_block_since(&self) -> Option<Moment> {
+        self.receiving_since
+            .into_iter()
+            .chain(self.sending_since)
+            .min()
+    }
+
+    /// Since when the stream is only drained.
+    pub fn drains_since(&self) -> Option<Moment> {
+        self.receiving_since
+            .filter(|_| matches!(self.receiving, Receiving::Draining))
+    }
+
     /// Takes in a completion of one of its ops.
     pub fn hear(&mut self, completion: Completion<D, Work<D>>, token: Token, now: Moment) {
         self.in_flight -= 1;
@@ -108,6 +129,7 @@ impl<D: Disk> Port<D> {
             Op::Send { buf, .. } => {
                 drop(buf);
                 self.is_sending = false;
+                self.sending_since = None;
                 self.last_sent = now;
                 let was_heartbeat = std::mem::take(&mut self.is_heartbeat);
                 if let Err(errno) = result {
@@ -147,14 +169,14 @@ impl<D: Disk> Port<D> {
             Err(errno) => return self.broken(SessionError::Lost(Some(errno))),
             Ok(_) if got == 0 => return self.broken(SessionError::Lost(None)),
             Ok(_) if got < FRAME_HEAD_BYTES => {
-                let mut first = [0; 16];
+                let mut first = [0; FRAME_HEAD_BYTES];
                 first[..got].copy_from_slice(&head[..got]);
-                let error = if self.has_received {
+                let may_be_sy = self.has_received || Head::may_begin(&head[..got]);
+                return self.broken(if may_be_sy {
                     SessionError::Lost(None)
                 } else {
                     WireError::NotSy(first).into()
-                };
-                return self.broken(error);
+                });
             }
             Ok(_) => {}
         }
@@ -170,7 +192,10 @@ impl<D: Disk> Port<D> {
 
     fn body_received(&mut self, buf: Buf, asked: usize, result: Result<usize, Errno>, now: Moment) {
         let head = match std::mem::replace(&mut self.receiving, Receiving::Idle) {
-            Receiving::Body(head) => head,
+            Receiving::Body(head) => {
+                self.receiving_since = None;
+                head
+            }
             Receiving::Idle
             | Receiving::Head
             | Receiving::WantsBlock(..)
@@ -251,7 +276,7 @@ impl<D: Disk> Port<D> {
             return None;
         }
         if let Link::Stream(stream) = self.link
-            && let Some(op) = self.poll_receive(stream, env.blocks)
+            && let Some(op) = self.poll_receive(stream, env)
         {
             return Some(self.op(op, Token::None));
         }
@@ -280,6 +305,7 @@ impl<D: Disk> Port<D> {
                     match self.link {
                         Link::Stream(stream) => {
                             self.is_sending = true;
+                            self.sending_since = Some(env.now);
                             (
                                 Op::Send {
                                     stream,
@@ -340,7 +366,8 @@ impl<D: Disk> Port<D> {
         Wish::Op(op, token)
     }
 
-    fn poll_receive(&mut self, stream: StreamId, blocks: &BlockPool) -> Option<Op<D, Work<D>>> {
+    fn poll_receive(&mut self, stream: StreamId, env: &Env<'_>) -> Option<Op<D, Work<D>>> {
+        let blocks = env.blocks;
         match std::mem::replace(&mut self.receiving, Receiving::Idle) {
             Receiving::Idle if self.session.wants_frame() => {
                 self.receiving = Receiving::Head;
@@ -367,10 +394,11 @@ impl<D: Disk> Port<D> {
                 };
                 if head.payload_bytes == 0 {
                     self.frame(head, buf);
-                    return self.poll_receive(stream, blocks);
+                    return self.poll_receive(stream, env);
                 }
                 buf[..FRAME_HEAD_BYTES].copy_from_slice(&bytes);
                 self.receiving = Receiving::Body(head);
+                self.receiving_since = Some(env.now);
                 Some(Op::Recv {
                     stream,
                     buf,
@@ -379,6 +407,10 @@ impl<D: Disk> Port<D> {
             }
             Receiving::Draining if !self.is_draining => {
                 self.receiving = Receiving::Draining;
+                self.receiving_since.get_or_insert(env.now);
+                if blocks.free_count() <= SEND_RESERVE_BLOCKS {
+                    return None;
+                }
                 let buf = blocks.take()?;
                 self.is_draining = true;
                 Some(Op::Recv {
@@ -387,7 +419,11 @@ impl<D: Disk> Port<D> {
                     buf,
                 })
             }
-            other => {
+            other @ (Receiving::Idle
+            | Receiving::Head
+            | Receiving::Body(_)
+            | Receiving::Draining
+            | Receiving::Ended) => {
                 self.receiving = other;
                 None
             }

@@ -474,7 +474,7 @@ impl<D: Disk> Source<D> {
 
     /// Moves PACKs that are filled, in order, to where they are sent from.
     fn flush_packs(&mut self) {
-        while let Some((buf, payload_bytes, begins)) = self.packer.next() {
+        while let Some((buf, payload_bytes, begins)) = self.packer.next_filled() {
             if payload_bytes == 0 {
                 self.blocks_held -= 1; // Everything in it had vanished.
             } else {
@@ -880,7 +880,7 @@ impl<D: Disk> Source<D> {
         if digest.is_some() || large.was_stopped() {
             return self.release(dir);
         }
-        if let Err(Large { plan, index, .. }) = self.sender.retry(large) {
+        if let Some(Large { plan, index, .. }) = self.sender.retry(large) {
             self.large_failed(&plan, index, Attempt::Read, why);
             self.release(dir);
         }
@@ -960,7 +960,8 @@ impl<D: Disk> Source<D> {
         let (parent_is_new, parent_is_lost) = (above.is_new && id != ROOT, above.is_lost);
         let node = self.scan.node(id).expect("looked up above");
         node.is_lost |= parent_is_lost;
-        node.is_new |= parent_is_new;
+        // What was listed at the target is there, whatever became of the directory above.
+        node.is_new |= parent_is_new && matches!(node.progress, Progress::Listed { .. });
         let is_new = node.is_new;
         if matches!(node.progress, Progress::Asked { .. }) {
             return false;

@@ -13,7 +13,8 @@ use crate::job::large::{EndLarge, Fate};
 use crate::job::list::{ListTarget, TargetDir};
 use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
 use crate::limits::{
-    FRAME_HEAD_BYTES, NOTICES_WAITING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
+    ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, INCOMING_FILES_MAX, LISTS_WAITING_MAX, NOTICES_WAITING_MAX,
+    RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::Kind;
 use crate::model::id::FileId;
@@ -123,6 +124,8 @@ pub struct Target<D: Disk> {
     jobs: VecDeque<Work<D>>,
     packs: VecDeque<(Buf, usize)>,
     is_applying: bool,
+    /// A PACK that had much to tell and waits until that is told.
+    applying: Option<Box<ApplyPack<D>>>,
     requests: VecDeque<TargetDir<D>>,
     is_listing: bool,
     /// A list job whose frame went out and that wants another block.
@@ -146,6 +149,8 @@ pub struct Target<D: Disk> {
     error: Option<SessionError>,
     finished: bool,
     peak_rss_bytes: u64,
+    /// What the last sync made true.
+    reached: Durability,
     totals: Totals,
     source_hung_up: bool,
 }
@@ -174,6 +179,7 @@ impl<D: Disk> Target<D> {
             jobs: VecDeque::new(),
             packs: VecDeque::new(),
             is_applying: false,
+            applying: None,
             requests: VecDeque::new(),
             is_listing: false,
             listing: None,
@@ -196,6 +202,7 @@ impl<D: Disk> Target<D> {
             error: None,
             finished: false,
             peak_rss_bytes: 0,
+            reached: Durability::None,
             totals: Totals::default(),
             source_hung_up: false,
         }
@@ -248,7 +255,8 @@ impl<D: Disk> Target<D> {
         let has_room = self.recv_held < RECV_BLOCKS_PER_SESSION_MAX
             && self.held.is_none()
             && self.notices.len() < NOTICES_WAITING_MAX
-            && self.stops.len() < NOTICES_WAITING_MAX;
+            && self.stops.len() < NOTICES_WAITING_MAX
+            && self.requests.len() < LISTS_WAITING_MAX;
         match self.state {
             State::AwaitingHello | State::Reporting => true,
             State::Serving => has_room && !self.is_done,
@@ -375,11 +383,7 @@ impl<D: Disk> Target<D> {
         });
         Report {
             exit: self.report_exit(),
-            durability: if self.fatal.is_some() {
-                Durability::None
-            } else {
-                self.tree().policy.durability
-            },
+            durability: self.reached,
             files_made: counts.files_made,
             dirs_made: counts.dirs_made,
             meta_fixed: counts.meta_fixed,
@@ -421,7 +425,14 @@ impl<D: Disk> Target<D> {
             }
             return self.poll_action(env);
         }
+        let may_tell_more =
+            self.notices.len() < NOTICES_WAITING_MAX && self.stops.len() < NOTICES_WAITING_MAX;
+        if may_tell_more && let Some(job) = self.applying.take() {
+            return Some(Action::Job(Work::Apply(job)));
+        }
         if !self.is_applying
+            && may_tell_more
+            && self.ends_running < ENDS_RUNNING_MAX
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
         {
             self.is_applying = true;
@@ -479,6 +490,10 @@ impl<D: Disk> Target<D> {
     /// The session can't go on: what is under way comes back, leftovers go, the source hears why.
     fn break_off(&mut self) {
         self.packs.clear();
+        if self.applying.take().is_some() {
+            self.is_applying = false;
+            self.recv_held -= 1;
+        }
         self.requests.clear();
         self.listing = None;
         self.held = None;
@@ -804,7 +819,7 @@ impl<D: Disk> Target<D> {
         match work {
             Work::OpenDest(job) => self.opened(*job)?,
             Work::ListTarget(job) => self.list_done(job),
-            Work::Apply(job) => self.applied(*job)?,
+            Work::Apply(job) => self.applied(job)?,
             Work::EndLarge(job) => {
                 self.ends_running -= 1;
                 self.take_outcomes(job.outcomes)?;
@@ -856,10 +871,17 @@ impl<D: Disk> Target<D> {
         }
     }
 
-    fn applied(&mut self, job: ApplyPack<D>) -> Result<(), SessionError> {
-        self.is_applying = false;
-        self.recv_held -= 1;
-        for (file, size, fd) in job.begun {
+    fn applied(&mut self, mut job: Box<ApplyPack<D>>) -> Result<(), SessionError> {
+        let outcomes = std::mem::take(&mut job.outcomes);
+        let begun = std::mem::take(&mut job.begun);
+        let is_over = outcomes.error.is_some() || outcomes.fatal.is_some();
+        if job.is_finished() || is_over {
+            self.is_applying = false;
+            self.recv_held -= 1;
+        } else {
+            self.applying = Some(job);
+        }
+        for (file, size, fd) in begun {
             let is_lost = fd.is_none();
             let incoming = Incoming {
                 fd,
@@ -873,11 +895,18 @@ impl<D: Disk> Target<D> {
             if self.incoming.insert(file, incoming).is_some() {
                 return Err(WireError::FileTwice(file.0).into());
             }
+            if self.incoming.len() > INCOMING_FILES_MAX {
+                return Err(WireError::TooMany {
+                    what: "large files under way",
+                    max: INCOMING_FILES_MAX,
+                }
+                .into());
+            }
             if is_lost {
                 self.stops.push_back(Stop::File(file));
             }
         }
-        self.take_outcomes(job.outcomes)
+        self.take_outcomes(outcomes)
     }
 
     fn take_outcomes(&mut self, outcomes: Outcomes) -> Result<(), SessionError> {
@@ -906,6 +935,14 @@ impl<D: Disk> Target<D> {
     }
 
     fn finish_done(&mut self, job: Finish<D>) -> Result<(), SessionError> {
+        let is_synced = job
+            .outcomes
+            .troubles
+            .iter()
+            .all(|(attempt, ..)| *attempt != Attempt::Sync);
+        if is_synced && !job.is_abandoned {
+            self.reached = self.tree().policy.durability;
+        }
         self.peak_rss_bytes = job.peak_rss_bytes;
         let outcomes = self.take_outcomes(job.outcomes);
         self.owe_last();

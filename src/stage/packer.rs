@@ -189,7 +189,7 @@ impl<D: Disk> Packer<D> {
     }
 
     /// The next PACK in order, if it is filled: block, bytes, and the large files it begins.
-    pub fn next(&mut self) -> Option<(Buf, usize, Vec<FileId>)> {
+    pub fn next_filled(&mut self) -> Option<(Buf, usize, Vec<FileId>)> {
         self.slots.front()?.filled.as_ref()?;
         let slot = self.slots.pop_front().expect("looked at above");
         let (buf, payload_bytes) = slot.filled.expect("looked at above");

@@ -147,8 +147,7 @@ impl<D: Disk> Scan<D> {
         parts.join(&b'/')
     }
 
-    /// Takes in what a list job found of `id`; its subdirectories become takeable, unless
-    /// `is_leaf` (it is not to be entered).
+    /// Takes in what a list job found of `id`; its subdirectories become takeable.
     pub fn listed(&mut self, id: DirId, listing: Listing, merged: Vec<(Box<[u8]>, u16)>) {
         let node = self
             .nodes

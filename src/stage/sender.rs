@@ -274,14 +274,14 @@ impl<D: Disk> Sender<D> {
         (large, digest)
     }
 
-    /// Sends a file that changed under the reading once more, unless it keeps changing.
-    pub fn retry(&mut self, large: Large<D>) -> Result<(), Large<D>> {
+    /// Sends a file that changed under the reading once more; gives it back when it keeps changing.
+    pub fn retry(&mut self, large: Large<D>) -> Option<Large<D>> {
         if large.tries + 1 >= READS_PER_FILE_MAX {
-            return Err(large);
+            return Some(large);
         }
         self.waiting
             .push_back((large.plan, large.index, large.tries + 1));
-        Ok(())
+        None
     }
 }
 

@@ -8,6 +8,12 @@ use crate::model::name::Name;
 use crate::model::time::Mtime;
 
 /// Bytes that `Writer::meta` takes.
+///
+/// ```text
+///  0         2     6     10              18                  22
+///  | st_mode | uid | gid | mtime seconds | mtime nanoseconds |
+///  | u16     | u32 | u32 | i64           | u32               |
+/// ```
 pub const META_BYTES: usize = 2 + 4 + 4 + 8 + 4;
 
 pub struct Reader<'a> {

@@ -10,6 +10,12 @@ use crate::model::id::FileId;
 pub const DATA_HEAD_BYTES: usize = 4 + 4 + 8 + 16;
 
 /// The head of a DATA payload; the content follows to the end of the frame.
+///
+/// ```text
+///  0      4       8        16           32
+///  | file | codec | offset | digest     | content
+///  | u32  | u32 0 | u64    | u128       | 1 to 256 KiB
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DataHead {
     pub file: FileId,
@@ -66,6 +72,12 @@ impl DataHead {
 }
 
 /// How the source finished with a large file.
+///
+/// ```text
+///  0      4          5        21
+///  | file | gives up | digest |
+///  | u32  | flag     | u128   |
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct End {
     pub file: FileId,

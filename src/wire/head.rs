@@ -66,6 +66,12 @@ impl FrameKind {
 }
 
 /// A decoded head.
+///
+/// ```text
+///  0        4      5       6            8             16
+///  | length | kind | flags | head check | body check  | payload ...
+///  | u32    | u8   | u8 0  | u16        | u64         | length bytes
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
     pub kind: FrameKind,
@@ -102,6 +108,13 @@ impl Head {
             payload_bytes,
             body_check,
         })
+    }
+
+    /// Whether the first bytes of a stream that was cut off may be those of a head.
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        let kind = bytes.get(4);
+        kind.is_none_or(|kind| FrameKind::decode(*kind).is_ok())
+            && bytes.get(3).is_none_or(|high| *high == 0)
     }
 
     /// Whether `payload` arrived as it was sent. The content of a DATA frame has a digest of its
@@ -218,7 +231,8 @@ mod tests {
             let whole = frame(FrameKind::Pack, &vec![7; bytes]);
             assert_eq!(Head::decode(whole.first_chunk().unwrap()).is_ok(), fits);
         }
-        for bytes in [PAYLOAD_BYTES_MAX as u32 + 1, 1 << 31, u32::MAX] {
+        let over = u32::try_from(PAYLOAD_BYTES_MAX).unwrap() + 1;
+        for bytes in [over, 1 << 31, u32::MAX] {
             let mut fields = [0; 14];
             fields[..4].copy_from_slice(&bytes.to_le_bytes());
             fields[4] = FrameKind::Pack as u8;

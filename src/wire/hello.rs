@@ -13,6 +13,16 @@ use crate::model::report::Exit;
 pub const MAGIC: [u8; 8] = *b"sy-push\n";
 
 /// What the source asks for.
+///
+/// ```text
+///  0          8         10        18             20         28      32           40           41
+///  | magic    | version | session | stream index | features | flags | delete max | durability | ...
+///  | 8 bytes  | u16     | u64     | u16 0        | u64 0    | u32   | u64        | u8         |
+///
+///  41         57
+///  | boot id  | module     | components | DEST
+///  | 16 bytes | text ≤ 255 | u16 ≤ 4096 | a name each
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
     pub session: SessionId,
@@ -167,6 +177,14 @@ pub struct Rights {
 }
 
 /// The target's yes.
+///
+/// ```text
+///  0         2          10      11     33         41         49         65
+///  | version | features | flags | root | root dev | root ino | boot id  |
+///  | u16     | u64 0    | u8    | meta | u64      | u64      | 16 bytes |
+///
+///  flags: 1 owners, 2 set-id, 4 nodes, 8 file named by DEST, 16 root is absent
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Welcome {
     pub rights: Rights,
@@ -273,6 +291,12 @@ impl Refusal {
 }
 
 /// The target's no, at any time; the session is over.
+///
+/// ```text
+///  0         1
+///  | refusal | text        |
+///  | u8      | text ≤ 4096 |
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refused {
     pub refusal: Refusal,

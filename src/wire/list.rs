@@ -14,6 +14,12 @@ pub const REQUEST_BYTES_MAX: usize = 4 + 4 + 1 + 255;
 
 /// One request: declares `dir` as the directory `name` of `parent`. ROOT has itself as parent
 /// and no name.
+///
+/// ```text
+///  0     4        8
+///  | dir | parent | name |
+///  | u32 | u32    | name | ROOT: a length of 0
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
     pub dir: DirId,
@@ -165,6 +171,18 @@ impl<'a, 'b> SectionWriter<'a, 'b> {
 }
 
 /// The head of a section as it was received.
+///
+/// ```text
+///  0     4        5       7       11
+///  | dir | status | errno | count | count entries ...
+///  | u32 | u8     | u16   | u32   |
+///
+///  each entry, its name being `shared` bytes of the one before and the rest:
+///  0        1          2+n       4+n    12+n    20+n              24+n  28+n  32+n
+///  | shared | rest     | st_mode | size | mtime | nanoseconds     | uid | gid |
+///  | u8     | u8 and n | u16     | u64  | i64   | u32, bit 31 is  | u32 | u32 |
+///  |        | bytes    |         |      |       | "suspect"       |     |     |
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Section {
     pub dir: DirId,

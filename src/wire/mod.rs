@@ -1,4 +1,566 @@
-//! The protocol.
+//! The protocol: version 1, complete. A second implementation needs nothing but this page.
+//!
+//! 1 [Roles](#1-roles) · 2 [Alphabet](#2-alphabet) · 3 [Frames](#3-frames) ·
+//! 4 [Greeting](#4-the-greeting) · 5 [DEST](#5-dest) · 6 [Directories](#6-directories) ·
+//! 7 [PACK](#7-pack) · 8 [Large files](#8-large-files-data-and-end) ·
+//! 9 [Backwards](#9-what-the-target-says) · 10 [States and order](#10-states-and-order) ·
+//! 11 [Flow](#11-flow) · 12 [Silence](#12-silence) · 13 [Endings](#13-endings) ·
+//! 14 [Limits](#14-limits) · 15 [Reserved for delta](#15-reserved-signatures-and-tokens)
+//!
+//! # 1 Roles
+//!
+//! One session is one byte stream in both directions. The **source** has the tree; it scans,
+//! decides and sends. The **target** lists, receives and commits. In a push the client is the
+//! source and speaks first. There is no acknowledgement for a file: the target speaks up about
+//! what it was asked for and about what failed, and once more at the end.
+//!
+//! ```text
+//!   source                                            target
+//!     | HELLO ------------------------------------------> |  opens DEST
+//!     | LIST dir 0 -------------------------------------> |
+//!     | <------------------------------------------ WELCOME |
+//!     | <------------------------------------ LISTING dir 0 |
+//!     | LIST dirs 1, 2, 3, ... -------------------------> |  far ahead of the PACKs
+//!     | PACK: delete, mkdir, small files, begin f, ... -> |
+//!     | <------------------------------- LISTING 1, 2, ... |
+//!     | DATA f, DATA g, PACK, DATA f, END f, ... -------> |
+//!     | <------------------------- NOTICE, STOP, as needed |
+//!     | DONE -------------------------------------------> |
+//!     | <------------------------------------------- REPORT |
+//!     | closes the stream                                 |
+//! ```
+//!
+//! # 2 Alphabet
+//!
+//! All numbers are **little-endian**. Nothing is padded or aligned.
+//!
+//! | word | bytes | what it is |
+//! |---|---|---|
+//! | `u8` `u16` `u32` `u64` `u128` | 1 2 4 8 16 | unsigned |
+//! | `i64` | 8 | two's complement |
+//! | `name` | 1 + n | a length `u8`, then that many bytes: 1 to 255, no `/`, no NUL, not `.`, not `..`, not beginning with `.sy.`; otherwise any bytes, UTF-8 or not |
+//! | `text` | 2 + n | a length `u16`, then that many bytes; each place has its maximum |
+//! | `flag` | 1 | 0 or 1, nothing else |
+//! | `id16` | 16 | opaque |
+//! | `meta` | 22 | see below |
+//!
+//! `meta`, the metadata that travels with an entry:
+//!
+//! | at | field | | rule |
+//! |---|---|---|---|
+//! | 0 | st_mode | `u16` | Linux `st_mode`: the upper four bits are the kind, the lower twelve the permissions |
+//! | 2 | uid | `u32` | not `0xffffffff` |
+//! | 6 | gid | `u32` | not `0xffffffff` |
+//! | 10 | mtime, seconds | `i64` | since 1970, negative before |
+//! | 18 | mtime, nanoseconds | `u32` | below 1,000,000,000; counts forwards from the seconds |
+//!
+//! Kinds are Linux's: fifo `0x1000`, character device `0x2000`, directory `0x4000`, block device
+//! `0x6000`, file `0x8000`, symlink `0xa000`, socket `0xc000`. Any other is an error.
+//!
+//! Every payload is read to its last byte: bytes missing or left over are errors, and so are a
+//! flag bit, an enumeration value or a number outside what is written here. "Error" without a
+//! further word means: the session ends (section 13).
+//!
+//! # 3 Frames
+//!
+//! A stream is frames, one after the other, without a gap. Each has a head of 16 bytes and a
+//! payload of at most 266,224 ([`PAYLOAD_BYTES_MAX`]: with its head and a chunk of 256 KiB a frame
+//! fills one block of 260 KiB).
+//!
+//! | at | field | | |
+//! |---|---|---|---|
+//! | 0 | length | `u32` | bytes of payload |
+//! | 4 | kind | `u8` | the next table |
+//! | 5 | flags | `u8` | 0 |
+//! | 6 | head check | `u16` | of the other 14 bytes |
+//! | 8 | body check | `u64` | of the payload |
+//! | 16 | payload | | |
+//!
+//! - **Head check**: XXH3-64 (seed 0, default secret) over the 14 bytes 0..6 followed by 8..16; of
+//!   its 64 bits the lowest 16. It is checked before anything of the head is believed, so a flipped
+//!   bit in a length never makes a receiver wait for bytes that won't come.
+//! - **Body check**: XXH3-64 (seed 0) over the payload. For DATA only over the payload's first 32
+//!   bytes: the content behind them has its own digest among those.
+//!
+//! Both find accidents, not attackers.
+//!
+//! | kind | frame | from | payload |
+//! |---|---|---|---|
+//! | `0x01` | HELLO | source | [section 4](#hello) |
+//! | `0x02` | LIST | source | requests, [section 6](#list) |
+//! | `0x03` | PACK | source | operations, [section 7](#7-pack) |
+//! | `0x04` | DATA | source | a chunk, [section 8](#data) |
+//! | `0x05` | END | source | [section 8](#end) |
+//! | `0x06` | DONE | source | [section 9](#done) |
+//! | `0x07` `0x08` | SIGN, TOKENS | source | reserved, [section 15](#15-reserved-signatures-and-tokens) |
+//! | `0x70`..`0x7f` | ignorable | both | anything |
+//! | `0x81` | WELCOME | target | [section 4](#welcome) |
+//! | `0x82` | LISTING | target | sections, [section 6](#listing) |
+//! | `0x83` | NOTICE | target | items, [section 9](#notice) |
+//! | `0x84` | STOP | target | items, [section 9](#stop) |
+//! | `0x85` | REPORT | target | [section 9](#report) |
+//! | `0x86` | REFUSED | target | [section 4](#refused) |
+//! | `0x87` | SIGNATURE | target | reserved, [section 15](#15-reserved-signatures-and-tokens) |
+//!
+//! A receiver checks an **ignorable** frame's head and body like any other's and reads over it, in
+//! any state. An empty `0x70` is the sign of life of section 12. Every other kind that is not in
+//! the table, or that comes from the wrong side, is an error.
+//!
+//! If the **first 16 bytes** of a stream are not a head with a right check, the peer does not speak
+//! this protocol: the receiver closes the stream without a word. (One that ends within its first
+//! 16 bytes is a lost connection, if they could have become a head.)
+//!
+//! # 4 The greeting
+//!
+//! ## HELLO
+//!
+//! The first frame, once.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | magic | 8 bytes | `sy-push\n`, in every version |
+//! | version | `u16` | 1; what follows is this version's |
+//! | session | `u64` | random; names the session in logs and in the target's temp files |
+//! | stream index | `u16` | 0: a session has one stream |
+//! | features | `u64` | bits of what the source knows beyond this page; 0. Unknown bits change nothing |
+//! | flags | `u32` | below; unknown bits are an error |
+//! | delete max | `u64` | counts where flag 2 is set |
+//! | durability | `u8` | 0 none, 1 session, 2 file |
+//! | boot id | `id16` | this boot of the source's host |
+//! | module | `text` ≤ 255 | an exported name; empty: section 5 |
+//! | components | `u16` ≤ 4096 | how many follow |
+//! | DEST | `name` each | below the module's root, outermost first |
+//!
+//! | flag | bit | |
+//! |---|---|---|
+//! | dry run | 0 | the target changes nothing |
+//! | delete | 1 | DELETE without "makes room" is legal, and subtrees go |
+//! | delete max | 2 | at most "delete max" entries are deleted; the others are counted as skipped |
+//! | numeric ids | 3 | owners are numbers only. In version 1 they always are; the bit is carried and changes nothing |
+//! | DEST is a directory | 4 | section 5 |
+//! | single file | 5 | section 5 |
+//! | tell deletes | 6 | each deletion is told by a NOTICE, not only counted |
+//!
+//! ## WELCOME
+//!
+//! The target's first frame, when it has opened DEST. 65 bytes.
+//!
+//! | at | field | | |
+//! |---|---|---|---|
+//! | 0 | version | `u16` | 1 |
+//! | 2 | features | `u64` | as in HELLO |
+//! | 10 | flags | `u8` | below; unknown bits are an error |
+//! | 11 | root | `meta` | ROOT as it stands |
+//! | 33 | root dev | `u64` | `st_dev` of ROOT |
+//! | 41 | root ino | `u64` | `st_ino` of ROOT |
+//! | 49 | boot id | `id16` | this boot of the target's host |
+//!
+//! | flag | bit | |
+//! |---|---|---|
+//! | owners | 0 | uid and gid of `meta` are set; otherwise everything belongs to the target's user |
+//! | setid | 1 | set-id bits are set; otherwise they are dropped, and the source compares without them |
+//! | nodes | 2 | NODE is legal |
+//! | file named by DEST | 3 | section 5; legal only as the answer to "single file" |
+//! | root is absent | 4 | only in a dry run: ROOT does not exist; root, dev and ino are its parent's |
+//!
+//! A source that meets a directory whose dev and ino are ROOT's, while the boot ids agree, stands
+//! before the target itself: it does not send it.
+//!
+//! ## REFUSED
+//!
+//! The target's no, in the place of WELCOME or at any time later. Nothing follows it.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | refusal | `u8` | below |
+//! | text | `text` ≤ 4096 | for a person; may hold any bytes |
+//!
+//! | refusal | | when | exit of the source |
+//! |---|---|---|---|
+//! | 1 | version | HELLO has another version | 2 |
+//! | 2 | unknown module | | 5 |
+//! | 3 | read-only module | | 5 |
+//! | 4 | DEST | it can't be opened or made | 3 |
+//! | 5 | DEST is no directory | | 3 |
+//! | 6 | protocol | the source made an error, or the target did | 12 |
+//! | 7 | timeout | the source was silent | 30 |
+//! | 8 | shutting down | the server ends | 5 |
+//! | 9 | busy | no more sessions are taken (no server sends it yet) | 5 |
+//!
+//! # 5 DEST
+//!
+//! A **module** is an exported directory. Its components are opened one after the other below the
+//! module's root, and no symlink is followed. An **empty module** means the target's own file
+//! system with its user's own rights; the components are an absolute path, whose symlinks are
+//! followed, except that one at DEST itself must belong to root or to that user. Only a target in
+//! the user's own process admits an empty module; a server answers "unknown module".
+//!
+//! ROOT, directory 0 of the session, comes from DEST and two flags of HELLO: *single file* (one
+//! entry is pushed, and it is no directory) and *DEST is a directory* (a trailing slash, several
+//! sources, a source's contents).
+//!
+//! | DEST is | single file, not "is a directory" | otherwise |
+//! |---|---|---|
+//! | a directory | it is ROOT | it is ROOT |
+//! | absent, its parent is there | the parent is ROOT, *file named by DEST* | made with mode 0755, and is ROOT; in a dry run: *root is absent* |
+//! | a file | the parent is ROOT, *file named by DEST* | REFUSED 5 |
+//! | a symlink below a module | the parent is ROOT, *file named by DEST* | REFUSED 4 or 5 |
+//! | below an absent parent | REFUSED 4 | REFUSED 4 |
+//!
+//! With *file named by DEST* the source uses DEST's last component as the entry's name.
+//!
+//! # 6 Directories
+//!
+//! A directory has a number, `u32`, chosen by the source. 0 is ROOT and is there from the start.
+//! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a source never
+//! uses a number twice. Every object is (directory, one name); paths do not travel forwards.
+//!
+//! A directory is closed after those declared in it, ROOT last; anything else is an error. Nothing
+//! is declared in a closed one.
+//!
+//! ## LIST
+//!
+//! One or more requests, to the end of the payload. They are answered in their order.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | dir | `u32` | the number declared |
+//! | parent | `u32` | ROOT, or declared by an earlier request and not closed |
+//! | name | `name` | in the parent. For ROOT (dir 0, parent 0): a length of 0 and no bytes |
+//!
+//! ROOT may be asked for before WELCOME, and once. A request looks at the target as it is then; operations of
+//! PACKs on the way are not waited for. A name that is no directory (nothing, a file, a symlink), or
+//! whose parent is absent, is absent too.
+//!
+//! The source need not ask for a directory whose parent is absent or was made by MKDIR: everything
+//! below is absent, and MKDIR declares it.
+//!
+//! ## LISTING
+//!
+//! Sections, to the end of the payload. A large directory has several, in this frame and the next
+//! ones; those of one directory follow each other.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | dir | `u32` | was asked for, and has not had its last section |
+//! | status | `u8` | below |
+//! | errno | `u16` | Linux's, 1 to 4095, with status 4; otherwise 0 |
+//! | count | `u32` | entries that follow |
+//!
+//! | status | | the section is | DELETE in it |
+//! |---|---|---|---|
+//! | 0 | absent | the last; no entries | no |
+//! | 1 | part | not the last | |
+//! | 2 | complete | the last; every entry was sent | legal from now on |
+//! | 3 | incomplete | the last; some entry could not be looked at | no |
+//! | 4 | failed | the last; the directory could not be read | no |
+//!
+//! An entry is 32 bytes and a part of its name:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | shared | `u8` | bytes that its name has in common with the name before it in this section; 0 for the first |
+//! | rest | `u8` + n | the length of the rest of the name, and the rest |
+//! | st_mode | `u16` | as in `meta` |
+//! | size | `u64` | bytes of a file or of a link's target; `st_rdev` of a device |
+//! | mtime, seconds | `i64` | |
+//! | mtime, nanoseconds | `u32` | in the lower 31 bits; bit 31: **suspect** |
+//! | uid | `u32` | |
+//! | gid | `u32` | |
+//!
+//! Names are `name`s, put together, and **ascend strictly** in byte order through all sections of a
+//! directory; a source that sees otherwise ends the session. The target leaves out its own `.sy.*`
+//! files. *Suspect* means that a crash may have cut off the session that wrote the file: whatever
+//! its size and time say, the source sends it again.
+//!
+//! # 7 PACK
+//!
+//! Operations, to the end of the payload. They are applied **in stream order**, one PACK after the
+//! other. One that fails on the target's disk is told by a NOTICE, and the next one is applied.
+//! Each begins:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | operation | `u8` | below |
+//! | dir | `u32` | declared and not closed |
+//! | name | `name` | in `dir`; CLOSE has none |
+//!
+//! | | operation | then | |
+//! |---|---|---|---|
+//! | 1 | DELETE | makes room `flag` | any kind |
+//! | 2 | MKDIR | id `u32`, mode `u16` ≤ 07777 | `dir` is the parent |
+//! | 3 | FILE | `meta`, length `u32` ≤ 262,144, content | kind: file |
+//! | 4 | SYMLINK | `meta`, target `text` 1 to 4095 bytes without NUL | kind: symlink |
+//! | 5 | NODE | `meta`, rdev `u64` | kind: fifo, socket or device |
+//! | 6 | META | `meta` | any kind but directory |
+//! | 7 | BEGIN | file `u32`, `meta`, size `u64` < 2^63 | kind: file |
+//! | 8 | CLOSE | has meta `flag`, then `meta` if 1 | kind: directory |
+//!
+//! **DELETE** is legal only in a directory whose listing was complete. With HELLO's *delete* it
+//! removes the entry and all below it; mount points are never emptied, and the limit counts every
+//! single entry. Without *delete* it is legal only when it **makes room**: something of another kind
+//! will follow under that name. Then it removes a file or an *empty* directory. An entry that is
+//! gone already is no failure.
+//!
+//! **MKDIR** makes the directory and declares it as `id`, a number that is new, or that a LIST
+//! declared for the same parent and name and that is absent. If a directory is there after all (another push
+//! was faster), it is **adopted** as if it had been made; DELETE stays illegal in it. The owner's
+//! bits are added to `mode` (`| 0700`), set-id bits left off; CLOSE brings the final mode. If it
+//! can't be made, the target sends STOP, and operations in it fail one by one.
+//!
+//! **FILE, SYMLINK, NODE** make the entry or replace what is there, in one step: no moment shows
+//! half of it. They do not replace a directory; DELETE goes before. NODE is an error where WELCOME
+//! did not allow it; `rdev` counts for devices. **META** sets owner, mode and mtime of an entry of
+//! that same kind.
+//!
+//! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
+//! the source, not in use, and never used again. At most 256 are begun and not ended.
+//!
+//! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
+//! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
+//! the last thing that happens to it, so that its mtime stays. A source sends `meta` where something in
+//! the directory changed or where its own metadata differs.
+//!
+//! In a **dry run** only DELETE and CLOSE are legal: DELETE tells and counts, CLOSE retires the
+//! number.
+//!
+//! # 8 Large files: DATA and END
+//!
+//! A file is cut into **chunks** of 262,144 bytes, the last one shorter. Chunks of several files may
+//! take turns, and those of one file come in any order, each once; DATA follows the PACK with its
+//! BEGIN in the stream. A source sends files of up to 262,144 bytes by FILE, larger ones this way, but BEGIN
+//! takes any size, 0 included.
+//!
+//! ## DATA
+//!
+//! | at | field | | |
+//! |---|---|---|---|
+//! | 0 | file | `u32` | begun and not ended |
+//! | 4 | codec | `u32` | 0: plain |
+//! | 8 | offset | `u64` | a multiple of 262,144 |
+//! | 16 | digest | `u128` | the chunk's |
+//! | 32 | content | 1 to 262,144 bytes | to the end of the frame; ends within the size of BEGIN |
+//!
+//! **Chunk digest**: XXH3-128 (seed 0, default secret) of the content, as the number high · 2^64 +
+//! low. A chunk whose digest does not agree is damage on the way, and an error.
+//!
+//! ## END
+//!
+//! | at | field | | |
+//! |---|---|---|---|
+//! | 0 | file | `u32` | |
+//! | 4 | gives up | `flag` | 1: the source could not read it, or it changed; drop it |
+//! | 5 | digest | `u128` | the file's; 0 where it gives up |
+//!
+//! **File digest**: for each chunk take XXH3-128 (seed 0) of 24 bytes, the offset as `u64` and the
+//! chunk digest as `u128`, both little-endian; add all of them modulo 2^128. It does not depend on
+//! the order; of an empty file it is 0.
+//!
+//! The target names the file only if the bytes it received are as many as BEGIN said and the digest
+//! agrees; otherwise it drops the file and sends a NOTICE. A source that read a file while it
+//! changed gives it up and may begin it again under a new number.
+//!
+//! # 9 What the target says
+//!
+//! ## NOTICE
+//!
+//! Items, to the end of the payload. Paths are relative to ROOT, with `/` between components; one
+//! of more than 8192 bytes loses its beginning.
+//!
+//! | item | fields |
+//! |---|---|
+//! | deleted | `u8` 1, kind `u16` (directory or file, as in st_mode), path `text` |
+//! | failed | `u8` 2, attempt `u8`, reason `u8`, errno `u16`, path `text` |
+//!
+//! Attempts: 1 list, 2 open, 3 read, 4 read link, 5 create, 6 write, 7 make directory, 8 make link,
+//! 9 make node, 10 set metadata, 11 rename, 12 delete, 13 sync, 14 stat.
+//!
+//! | reason | | |
+//! |---|---|---|
+//! | 0 | errno | the field says which, 1 to 4095; with the other reasons it is 0 |
+//! | 1 | vanished | it was gone |
+//! | 2 | changing | it is of another kind than it was |
+//! | 3 | own name | it is called `.sy.*` |
+//! | 4 | directory in the way | it is not empty, and nothing allows deleting it |
+//! | 5 | digest | bytes are missing, or the file's digest does not agree |
+//! | 6 | no directory | what it belongs into could not be made |
+//!
+//! Failed items are counted in the REPORT; a source tells them and does not count them again. (A
+//! LISTING of status 4 comes without a NOTICE: the source tells and counts that one.)
+//!
+//! ## STOP
+//!
+//! Items of 5 bytes: `u8` 1 and a directory, everything below which is lost; or `u8` 2 and a file,
+//! whose content is dropped. It spares the source work and obliges it to nothing: DATA that is on
+//! its way is still legal, and END (gives up) still follows. A number that is retired is ignored.
+//!
+//! ## DONE
+//!
+//! `u64`: entries that failed at the source, for the target's log. Every file that began has had
+//! its END.
+//!
+//! ## REPORT
+//!
+//! The last frame, when everything is applied and the durability is reached.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | exit | `u8` | 0 all is well, 11 the target's disk failed, 23 some entries failed, 25 the limit of deletions was met |
+//! | durability | `u8` | as in HELLO: what was asked for; 0 with exit 11 |
+//! | files made | `u64` | files, links and nodes |
+//! | directories made | `u64` | |
+//! | metadata mended | `u64` | META operations |
+//! | deleted | `u64` | |
+//! | deletes skipped | `u64` | beyond the limit |
+//! | errors | `u64` | failed items |
+//! | peak RSS | `u64` | bytes, of the target's process |
+//! | text | `text` ≤ 4096 | with exit 11: path and reason |
+//!
+//! Exit 11 may come before DONE: a disk that is full, over quota or read-only ends the session.
+//!
+//! # 10 States and order
+//!
+//! | source | sends | accepts | goes on to |
+//! |---|---|---|---|
+//! | new | HELLO | | greeting |
+//! | greeting | LIST of ROOT | WELCOME | pushing |
+//! | pushing | LIST, PACK, DATA, END, DONE | LISTING, NOTICE, STOP, REPORT 11 | reporting, after DONE |
+//! | reporting | | LISTING, NOTICE, STOP, REPORT | over: it closes the stream |
+//!
+//! | target | takes frames | accepts | sends | goes on to |
+//! |---|---|---|---|---|
+//! | awaiting HELLO | yes | HELLO | | opening |
+//! | opening | no | | WELCOME or REFUSED | serving |
+//! | serving | while it has room | LIST, PACK, DATA, END, DONE | LISTING, NOTICE, STOP | finishing, when DONE is in and all work is done |
+//! | finishing | no | | | reporting, when its last job is done |
+//! | reporting | yes, and drops them | anything | REPORT or REFUSED | over: when the source closed the stream |
+//!
+//! In every state both accept ignorable frames and the source accepts REFUSED. Anything else is an
+//! error. On each side frames are heard in stream order; what overtakes what afterwards:
+//!
+//! - LIST is answered beside the PACKs and says nothing about them.
+//! - Operations wait for those before them. DATA waits for its BEGIN and then for nothing.
+//! - A file gets its name at END, whenever that is; a directory its time after that.
+//! - NOTICE and STOP come as things happen, all before the REPORT.
+//!
+//! # 11 Flow
+//!
+//! There is **no credit**. A target that has no room stops reading, and the transport does the rest.
+//! Room of a target: 8 frames received and not applied yet ([`RECV_BLOCKS_PER_SESSION_MAX`]), 4096
+//! directories asked for and not listed ([`LISTS_WAITING_MAX`]), 4096 notices and as many stops
+//! unsent ([`NOTICES_WAITING_MAX`]).
+//!
+//! In return **a source always reads**, also while it can't send, and uses up what it reads where it
+//! stands: a LISTING is merged entry by entry and gone. So the target can always answer, hence can
+//! always apply, hence reads again. A source that reads only when it has sent deadlocks.
+//!
+//! The source decides how far it looks ahead: any number of LISTs may be unanswered. This one
+//! bounds itself to 4 MiB of its own listings ([`LOOKAHEAD_BYTES_MAX`]), 8 large files ([`LARGE_FILES_OPEN_MAX`])
+//! and 8 blocks to send.
+//!
+//! # 12 Silence
+//!
+//! After the greeting a side that sent nothing for 15 s, or for a quarter of its own patience if
+//! that is less, sends an empty frame `0x70`. None is sent while a frame is on its way out.
+//!
+//! | who waits | for | how long | then |
+//! |---|---|---|---|
+//! | client | the connection | 20 s | exit 35 |
+//! | target on a stream | HELLO in full, and DEST opened, from the accept on | 10 s | REFUSED 7 |
+//! | target on a stream | a whole head or a whole payload, while it takes frames | 60 s | REFUSED 7 |
+//! | source on a stream | a whole head or a whole payload | `--timeout`, 60 s | closes; exit 30 |
+//!
+//! # 13 Endings
+//!
+//! A stream that ends before the REPORT has failed, whatever arrived. Temp files of a session that
+//! broke off are removed by the target; what has its name by then stays.
+//!
+//! | what ends a session | who says so | exit of the source |
+//! |---|---|---|
+//! | REPORT | | its own errors 23, only vanished files 24, else the REPORT's; 11 before all |
+//! | REFUSED | target | section 4 |
+//! | an error of the target's frames | source closes, says nothing | 12 |
+//! | an error of the source's frames | target: REFUSED 6, then reads and drops until the source closes | 12 |
+//! | another version | target: REFUSED 1 | 2 |
+//! | the first bytes are no frame | both close, say nothing | 2 |
+//! | the stream ends or fails | | 10 |
+//! | silence | see section 12 | 30 |
+//! | a source is empty under *delete*, or is DEST itself | source closes | 3 |
+//! | SIGINT, SIGTERM, SIGHUP at the source | source closes | 20 |
+//!
+//! The source closes when it has read REPORT or REFUSED. The target never closes first after its
+//! last word: closing with unread bytes would cut that word off.
+//!
+//! # 14 Limits
+//!
+//! | what | at most | |
+//! |---|---|---|
+//! | payload of a frame | 266,224 bytes | [`PAYLOAD_BYTES_MAX`] |
+//! | chunk; content of FILE | 262,144 bytes | [`CHUNK_BYTES`] |
+//! | name | 255 bytes | [`NAME_BYTES_MAX`] |
+//! | link target | 4095 bytes | [`LINK_TARGET_BYTES_MAX`] |
+//! | components of DEST | 4096 | [`DEST_COMPONENTS_MAX`] |
+//! | text for people | 4096 bytes | [`PEER_TEXT_BYTES_MAX`] |
+//! | path in a NOTICE | 8192 bytes | [`report::NOTICE_PATH_BYTES_MAX`] |
+//! | directories declared and not closed | 262,144 | [`DIRS_DECLARED_MAX`] |
+//! | large files begun and not ended | 256 | [`INCOMING_FILES_MAX`] |
+//!
+//! # 15 Reserved: signatures and tokens
+//!
+//! **Not in version 1: a peer of version 1 refuses these kinds like any unknown one.** They are
+//! written down so that their numbers and places stay free. They may be sent only where both ends
+//! set bit 0 of *features*, and their details become binding with the version that knows them.
+//!
+//! ## SIGN
+//!
+//! `0x07`, source: asks for the signatures of basis files, ahead of their BEGIN. Requests:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | file | `u32` | the number under which BEGIN will come |
+//! | dir, name | `u32`, `name` | the basis: what the target has under that name |
+//! | block bytes | `u32` | wanted size of a block; 0: the target chooses |
+//!
+//! ## SIGNATURE
+//!
+//! `0x87`, target. Sections, as in LISTING; those of one file follow each other, blocks ascending.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | file | `u32` | |
+//! | status, errno | `u8`, `u16` | 0 no basis, 1 part, 2 complete, 4 failed, as in LISTING |
+//! | block bytes | `u32` | of every block but the last |
+//! | basis bytes | `u64` | size of the basis |
+//! | first block | `u64` | index of the first block below |
+//! | count | `u32` | |
+//! | blocks | 20 bytes each | weak sum `u32`, strong hash 16 bytes |
+//!
+//! ## TOKENS
+//!
+//! `0x08`, source: one chunk of the new file, in the place of a DATA. The first 32 bytes are DATA's
+//! (file, codec, offset, digest of the chunk *as it will be*); the body check covers the whole
+//! payload. Then runs that make up exactly that chunk:
+//!
+//! | run | fields |
+//! |---|---|
+//! | copy | `u8` 1, first block `u64`, blocks `u32` |
+//! | literal | `u8` 2, length `u32`, bytes |
+//!
+//! END is the same as ever. A chunk whose tokens would need more than a payload goes as DATA.
+//!
+//! [`PAYLOAD_BYTES_MAX`]: crate::limits::PAYLOAD_BYTES_MAX
+//! [`CHUNK_BYTES`]: crate::limits::CHUNK_BYTES
+//! [`NAME_BYTES_MAX`]: crate::limits::NAME_BYTES_MAX
+//! [`LINK_TARGET_BYTES_MAX`]: crate::limits::LINK_TARGET_BYTES_MAX
+//! [`DEST_COMPONENTS_MAX`]: crate::limits::DEST_COMPONENTS_MAX
+//! [`PEER_TEXT_BYTES_MAX`]: crate::limits::PEER_TEXT_BYTES_MAX
+//! [`INCOMING_FILES_MAX`]: crate::limits::INCOMING_FILES_MAX
+//! [`LISTS_WAITING_MAX`]: crate::limits::LISTS_WAITING_MAX
+//! [`NOTICES_WAITING_MAX`]: crate::limits::NOTICES_WAITING_MAX
+//! [`DIRS_DECLARED_MAX`]: crate::limits::DIRS_DECLARED_MAX
+//! [`RECV_BLOCKS_PER_SESSION_MAX`]: crate::limits::RECV_BLOCKS_PER_SESSION_MAX
+//! [`LOOKAHEAD_BYTES_MAX`]: crate::limits::LOOKAHEAD_BYTES_MAX
+//! [`LARGE_FILES_OPEN_MAX`]: crate::limits::LARGE_FILES_OPEN_MAX
 
 pub mod cursor;
 pub mod data;

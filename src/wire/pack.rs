@@ -11,6 +11,21 @@ use crate::model::name::Name;
 pub const OP_BYTES_MAX: usize = 1 + 4 + 1 + 255 + META_BYTES + 4 + 8;
 
 /// One operation. Those of one directory apply in stream order.
+///
+/// ```text
+///  0           1     5
+///  | operation | dir | name | then
+///  | u8        | u32 | name |
+///
+///  1 DELETE    makes room: flag
+///  2 MKDIR     id: u32 | mode: u16             `dir` is the parent
+///  3 FILE      meta | length: u32 ≤ 256 KiB | content
+///  4 SYMLINK   meta | target: text ≤ 4095
+///  5 NODE      meta | rdev: u64
+///  6 META      meta
+///  7 BEGIN     file: u32 | meta | size: u64
+///  8 CLOSE     has meta: flag | meta, if 1     no name
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PackOp<'a> {
     /// Removes an entry, with all below it where the session deletes. `makes_room`: something of

@@ -10,12 +10,17 @@ use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Exit, Totals, Why};
 use crate::ops::Errno;
 
-/// Bytes of a path in a NOTICE at most; deeper paths lose their middle.
+/// Bytes of a path in a NOTICE at most; deeper paths lose their beginning.
 pub const NOTICE_PATH_BYTES_MAX: usize = 8192;
 /// Bytes of the longest NOTICE item.
 pub const NOTICE_BYTES_MAX: usize = 8 + NOTICE_PATH_BYTES_MAX;
 
 /// One thing that the target tells about an entry, by its path below DEST.
+///
+/// ```text
+///  deleted   | u8 1 | kind: u16 | path: text ≤ 8192 |
+///  failed    | u8 2 | attempt: u8 | reason: u8 | errno: u16 | path: text ≤ 8192 |
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Notice<'a> {
     Deleted {
@@ -139,6 +144,11 @@ fn decode_attempt(value: u8) -> Result<Attempt, WireError> {
 }
 
 /// Going on is pointless: the source need not send the rest.
+///
+/// ```text
+///  directory | u8 1 | dir: u32  |
+///  file      | u8 2 | file: u32 |
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
     /// Everything below the directory is lost.
@@ -171,6 +181,10 @@ impl Stop {
 }
 
 /// The source has sent everything.
+///
+/// ```text
+///  | errors: u64 |
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Done {
     /// Entries of the source that failed there; for the target's log.
@@ -191,6 +205,16 @@ impl Done {
 }
 
 /// The target's last word. A stream that ends without it has failed.
+///
+/// ```text
+///  0      1            2            10          18           26
+///  | exit | durability | files made | dirs made | meta fixed | ...
+///  | u8   | u8         | u64        | u64       | u64        |
+///
+///  26        34                42       50         58
+///  | deleted | deletes skipped | errors | peak RSS | text        |
+///  | u64     | u64             | u64    | u64      | text ≤ 4096 |
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
     /// `Ok`, `Partial`, `DeleteLimit` or `FileIo`.

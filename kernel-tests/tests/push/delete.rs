@@ -139,21 +139,20 @@ fn an_ordinary_user_deletes_read_only_extras_as_with_rsync() {
             "locked/inner",
             "locked/inner/file",
         ] {
-            plant::chown(scene.dst().join(path), 65534, 65534);
+            plant::chown(scene.dst().join(path), scene.nobody, scene.nobody);
         }
         plant::chmod(scene.export(), 0o777);
         let parent = scene.path().join("twins");
         plant::copy(&scene.export(), &parent);
-        let mut words: Vec<std::ffi::OsString> = kernel_tests::push::AS_NOBODY
-            .iter()
+        let mut words: Vec<std::ffi::OsString> = kernel_tests::push::as_user(scene.nobody)
             .map(Into::into)
-            .collect();
+            .into();
         words.push("rsync".into());
         words.extend(kernel_tests::twin::AS_SY.map(Into::into));
         words.push("--delete".into());
         words.extend([slash(scene.src()), parent.join("dst").into()]);
         let twin = kernel_tests::push::start(&words, None).wait();
-        let outcome = scene.push(&["--delete"]).as_nobody().run();
+        let outcome = scene.push(&["--delete"]).as_user(scene.nobody).run();
         Tree::read(parent.join("dst")).assert_equals(&Tree::read(scene.dst()), "beside rsync's");
         outcome.exits(twin.code.expect("rsync exits"));
     });
@@ -232,10 +231,10 @@ fn nothing_is_deleted_below_or_after_a_directory_that_cannot_be_read(scene) {
         let tree = Tree::read(scene.dst());
         for (path, _) in tree.entries() {
             use std::os::unix::ffi::OsStrExt;
-            plant::chown(scene.dst().join(std::ffi::OsStr::from_bytes(&path)), 65534, 65534);
+            plant::chown(scene.dst().join(std::ffi::OsStr::from_bytes(&path)), scene.nobody, scene.nobody);
         }
     }
-    let outcome = scene.push(&["--delete"]).as_nobody().run();
+    let outcome = scene.push(&["--delete"]).as_user(scene.nobody).run();
     outcome.exits(23).complains(&["aaa", "Permission denied"]);
     for dir in ["aaa", "mmm", "zzz"] {
         for path in ["extra", "sub/extra"] {

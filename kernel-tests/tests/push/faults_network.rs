@@ -184,22 +184,6 @@ fn strange_greetings() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Reads until the peer ends the connection; a peer that never does fails the test.
-fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
-    stream
-        .set_read_timeout(Some(guard::hang()))
-        .expect("a timeout can be set");
-    let (mut all, mut block) = (Vec::new(), [0; 4096]);
-    loop {
-        match stream.read(&mut block) {
-            Ok(0) => return all,
-            Ok(len) => all.extend_from_slice(&block[..len]),
-            Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => panic!("never closed"),
-            Err(_) => return all,
-        }
-    }
-}
-
 on_routes! { tcp;
 fn a_server_greeted_in_another_language_closes_and_serves_on(scene) {
     require!(Need::Sy);
@@ -208,7 +192,7 @@ fn a_server_greeted_in_another_language_closes_and_serves_on(scene) {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, scene.server().port()))
             .expect("it accepts");
         let _ = stream.write_all(&greeting);
-        read_to_end(&mut stream);
+        guard::read_to_end(&mut stream);
         let server = scene.server();
         guard::wait_until("a line in the log", || server.log().len() > before);
         assert!(server.log().len() - before < 4096, "{name}: a short one:\n{}", server.log());
@@ -246,7 +230,7 @@ fn a_connection_that_stays_silent_is_closed_and_its_place_freed(scene) {
         .collect();
     scene.push_to("other").from(slash(scene.src())).run().ok();
     for mut stream in streams {
-        read_to_end(&mut stream);
+        guard::read_to_end(&mut stream);
     }
 }
 }

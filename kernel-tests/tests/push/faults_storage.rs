@@ -175,10 +175,14 @@ fn directories_that_only_grow_or_never_change_fail_alone(scene) {
 }
 }
 
-/// Gives a tree to uid and gid 65534.
-fn give_to_nobody(root: &Path) {
+/// Gives a tree to the scene's ordinary user.
+fn give_to_nobody(scene: &Scene, root: &Path) {
     for (path, _) in Tree::read(root).entries() {
-        plant::chown(root.join(std::ffi::OsStr::from_bytes(&path)), 65534, 65534);
+        plant::chown(
+            root.join(std::ffi::OsStr::from_bytes(&path)),
+            scene.nobody,
+            scene.nobody,
+        );
     }
 }
 
@@ -191,7 +195,7 @@ fn push_without_permission(scene: &Scene, run: impl Fn(&[&str]) -> kernel_tests:
         plant::file(scene.dst().join(dir).join("changed"), "older");
         plant::file(scene.dst().join(dir).join("sub/extra"), "goes, if it can");
     }
-    give_to_nobody(&scene.dst());
+    give_to_nobody(scene, &scene.dst());
     plant::chown(scene.dst().join("foreign"), 0, 0);
     plant::chown(scene.dst().join("foreign/changed"), 0, 0);
     plant::chown(scene.dst().join("closed"), 0, 0);
@@ -216,7 +220,9 @@ fn push_without_permission(scene: &Scene, run: impl Fn(&[&str]) -> kernel_tests:
 fn what_an_ordinary_user_may_not_change_fails_alone() {
     require!(Need::Nobody);
     Scene::play(Route::Embedded, |scene| {
-        push_without_permission(scene, |options| scene.push(options).as_nobody().run());
+        push_without_permission(scene, |options| {
+            scene.push(options).as_user(scene.nobody).run()
+        });
     });
 }
 
@@ -226,7 +232,7 @@ fn what_a_server_of_an_ordinary_user_may_not_change_fails_alone() {
     Scene::play(Route::Tcp, |scene| {
         plant::chmod(scene.path(), 0o777);
         plant::chmod(scene.export(), 0o777);
-        scene.serve(Server::new(scene.path()).through(&push::AS_NOBODY));
+        scene.serve(Server::new(scene.path()).through(&push::as_user(scene.nobody)));
         push_without_permission(scene, |options| scene.push(options).run());
     });
 }
@@ -238,12 +244,12 @@ fn a_server_of_an_ordinary_user_owns_what_arrives() {
         Scene::play(route, |scene| {
             plant::chmod(scene.path(), 0o777);
             plant::chmod(scene.export(), 0o777);
-            scene.serve(Server::new(scene.path()).through(&push::AS_NOBODY));
+            scene.serve(Server::new(scene.path()).through(&push::as_user(scene.nobody)));
             plant::file(scene.src().join("dir/file"), "text");
             plant::symlink("file", scene.src().join("dir/link"));
             scene.push::<&str>(&[]).run().ok();
             let expected = Tree::read(scene.src()).mapped(|node| {
-                (node.uid, node.gid) = (65534, 65534);
+                (node.uid, node.gid) = (scene.nobody, scene.nobody);
                 true
             });
             expected.assert_equals(&Tree::read(scene.dst()), "a server without rights");

@@ -2,10 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::time::Duration;
 
 use kernel_tests::scene::slash;
-use kernel_tests::{Chance, Need, Push, Tree, content, on_routes, plant, require};
+use kernel_tests::{Chance, Need, Push, Tree, content, guard, on_routes, plant, require};
 
 /// Lines that a name could forge if it were written as it is.
 const FORGED: &str = "x\n2030-01-01 INFO forged: all is well\r\x1b[2J\x1b]0;owned\x07";
@@ -39,8 +38,7 @@ fn names_forge_no_lines_in_the_servers_log(scene) {
     assert!(raw.is_none(), "raw byte {raw:?} in the log");
     let text = String::from_utf8_lossy(&log).into_owned();
     assert!(!text.lines().any(|line| line.starts_with("2030")), "a forged line:\n{text}");
-    plant::remove(scene.export());
-    plant::dir(scene.export());
+    kernel_tests::yard::clear(&scene.export());
 }
 }
 
@@ -68,8 +66,7 @@ fn noise_on_the_port_changes_nothing_and_ends_nothing(scene) {
         let len = chance.below(3000) as usize;
         let _ = stream.write_all(&content::noise(chance.draw() >> 32, len));
         let _ = stream.shutdown(Shutdown::Write);
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
-        let _ = stream.read_to_end(&mut Vec::new());
+        guard::read_to_end(&mut stream);
     }
     before.assert_untouched(&Tree::read(scene.export()), "after noise");
 }
@@ -96,8 +93,7 @@ fn a_session_that_was_recorded_and_changed_harms_nothing(scene) {
             .expect("it accepts");
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(Shutdown::Write);
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
-        let _ = stream.read_to_end(&mut Vec::new());
+        guard::read_to_end(&mut stream);
         scene.assert_outside_untouched();
     }
 }

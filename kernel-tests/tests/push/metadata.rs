@@ -65,18 +65,18 @@ fn an_ordinary_user_fills_directories_that_may_not_be_written() {
         plant::file(src.join("locked/file"), "below one");
         plant::chmod(src.join("locked/inner"), 0o500);
         plant::chmod(src.join("locked"), 0o555);
-        plant::chown(src.join("locked/inner"), 65534, 65534);
+        plant::chown(src.join("locked/inner"), scene.nobody, scene.nobody);
         plant::chmod(scene.export(), 0o777);
-        scene.push::<&str>(&[]).as_nobody().run().ok();
+        scene.push::<&str>(&[]).as_user(scene.nobody).run().ok();
         let expected = Tree::read(&src).mapped(|node| {
-            (node.uid, node.gid) = (65534, 65534);
+            (node.uid, node.gid) = (scene.nobody, scene.nobody);
             true
         });
         expected.assert_equals(&Tree::read(scene.dst()), "as an ordinary user");
 
         // And again into the locked ones that are there now.
         plant::file(src.join("locked/inner/another"), "later");
-        let outcome = scene.push::<&str>(&[]).as_nobody().run();
+        let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run();
         if scene.dst().join("locked/inner/another").exists() {
             outcome.ok();
         } else {
@@ -90,20 +90,24 @@ fn an_ordinary_user_pushes_without_changing_owners() {
     require!(Need::Nobody);
     Scene::play(Route::Embedded, |scene| {
         let src = scene.src();
-        for (name, uid, gid) in [("root", 0, 0), ("one", 1, 1), ("own", 65534, 65534)] {
+        for (name, uid, gid) in [
+            ("root", 0, 0),
+            ("one", 1, 1),
+            ("own", scene.nobody, scene.nobody),
+        ] {
             plant::file(src.join(name), name);
             plant::chown(src.join(name), uid, gid);
             plant::symlink(name, src.join(format!("{name}-link")));
         }
         plant::chmod(scene.export(), 0o777);
-        let outcome = scene.push(&["--json"]).as_nobody().run().ok();
+        let outcome = scene.push(&["--json"]).as_user(scene.nobody).run().ok();
         assert_eq!(outcome.summary().errors, 0);
         let expected = Tree::read(&src).mapped(|node| {
-            (node.uid, node.gid) = (65534, 65534);
+            (node.uid, node.gid) = (scene.nobody, scene.nobody);
             true
         });
         expected.assert_equals(&Tree::read(scene.dst()), "as an ordinary user");
-        let again = scene.push(&["--json"]).as_nobody().run().ok();
+        let again = scene.push(&["--json"]).as_user(scene.nobody).run().ok();
         assert_eq!(
             again.summary().files_sent,
             0,
