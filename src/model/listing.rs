@@ -185,6 +185,14 @@ impl Listing {
         }
     }
 
+    /// The kind of the entry of that name; the listing is sorted.
+    pub fn kind_of(&self, name: &[u8]) -> Option<Kind> {
+        let found = self
+            .slots
+            .binary_search_by(|slot| self.name_bytes(slot).cmp(name));
+        found.ok().map(|index| self.kind(index))
+    }
+
     /// Brings the entries of several merged directories into order: of entries with one name a
     /// directory wins, then the lowest origin. Hands the directories that a directory of the same
     /// name hides to `also`, by name and origin.
@@ -218,14 +226,6 @@ impl Listing {
     pub fn is_strictly_sorted(&self) -> bool {
         self.slots
             .is_sorted_by(|a, b| self.name_bytes(a).cmp(self.name_bytes(b)) == Ordering::Less)
-    }
-
-    /// Whether `name` is a directory here; the entries are sorted.
-    pub fn has_dir(&self, name: &[u8]) -> bool {
-        let found = self
-            .slots
-            .binary_search_by(|slot| self.name_bytes(slot).cmp(name));
-        found.is_ok_and(|index| self.kind(index) == Kind::Dir)
     }
 
     /// Drops the entries that `keep` refuses; the order stays.
