@@ -1051,7 +1051,10 @@ impl<D: Disk> Source<D> {
         }
         let building = &mut self.packer.building;
         while let Some((name, makes_room)) = deletes.peek() {
-            if !self.scan_failed || makes_room {
+            // What could not be read may be the directory that wins this name: after a failed scan
+            // none of the target's makes room for a file.
+            let is_for_dir = makes_room && plan.listing.kind_of(name) == Some(Kind::Dir);
+            if !self.scan_failed || is_for_dir {
                 let name = Name::new(name).expect("listed as a Name");
                 let mut op = [0; crate::wire::pack::OP_BYTES_MAX];
                 let mut writer = Writer::new(&mut op);

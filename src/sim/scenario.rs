@@ -110,17 +110,19 @@ impl Scenario {
                 crash == Crash::PowerCut && (is_pair || side == TARGET)
             })
         };
-        let is_source_cut = |weather: &Weather| {
-            let planned = weather
-                .crash
-                .filter(|planned| planned.crash == Crash::PowerCut);
-            planned.is_some_and(|planned| is_pair || planned.side == SOURCE)
-        };
-        if weathers.iter().any(is_source_cut) {
-            // What a power cut leaves of a source that was not synced is no push's affair, and can
-            // have the size and the time of what was pushed before.
-            for weather in &mut weathers {
-                weather.changes_per_mille[SOURCE] = 0;
+        // What a power cut leaves of a local user's own changes is no push's affair, and can have the
+        // size and the time of what was pushed before.
+        for side in [SOURCE, TARGET] {
+            let is_host_cut = |weather: &Weather| {
+                let planned = weather
+                    .crash
+                    .filter(|planned| planned.crash == Crash::PowerCut);
+                planned.is_some_and(|planned| is_pair || planned.side == side)
+            };
+            if weathers.iter().any(is_host_cut) {
+                for weather in &mut weathers {
+                    weather.changes_per_mille[side] = 0;
+                }
             }
         }
         let module = prng.chance(400).then(|| Rights {

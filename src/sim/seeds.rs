@@ -14,10 +14,10 @@ const FOUND: &[(u64, &str)] = &[
         "a session that broke off never ran its last job, and stayed",
     ),
     (
-        7,
+        312,
         "a sign of life that nobody reads kept a target from ending",
     ),
-    (34, "a REFUSED that nobody reads kept a target from ending"),
+    (72, "a REFUSED that nobody reads kept a target from ending"),
     (
         13,
         "a large file found by the last look at the tree was never opened",
@@ -27,12 +27,20 @@ const FOUND: &[(u64, &str)] = &[
         "a DATA frame that waited for its PACK was never written",
     ),
     (
-        1790,
-        "DONE came while the last chunk was being written, and broke the session",
-    ),
-    (
         3106,
         "a subdirectory declared before ROOT was listed did not hear of a power cut",
+    ),
+    (
+        24,
+        "every push after a crash sent again what the one before it had sent",
+    ),
+    (
+        4344,
+        "a sync succeeded over content that a failed one before it had lost",
+    ),
+    (
+        1_000_643,
+        "a directory went for a file, though a source that has it could not be read",
     ),
 ];
 

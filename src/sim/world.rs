@@ -195,7 +195,9 @@ impl World {
         self.bury(&end);
         self.check_safety()?;
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
-        if is_success && !policy.dry_run && !was_touched {
+        // Without a sync, a power cut right after the report may take what it reported.
+        let is_promised = policy.durability != Durability::None || end.died.is_none();
+        if is_success && is_promised && !policy.dry_run && !was_touched {
             let wanted = self.wanted();
             let before = root_of(&before, self.rename().is_some());
             let expected =
