@@ -195,12 +195,9 @@ impl World {
         self.bury(&end);
         self.check_safety()?;
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
-        // What was not promised to be durable is gone with the power, however well it went.
-        let is_lost = end.died.is_some_and(|(side, crash)| {
-            let is_target = side == TARGET || self.scenario.is_pair;
-            is_target && crash == Crash::PowerCut && policy.durability == Durability::None
-        });
-        if is_success && !policy.dry_run && !was_touched && !is_lost {
+        // Without a sync, a power cut right after the report may take what it reported.
+        let is_promised = policy.durability != Durability::None || end.died.is_none();
+        if is_success && is_promised && !policy.dry_run && !was_touched {
             let wanted = self.wanted();
             let before = root_of(&before, self.rename().is_some());
             let expected =
