@@ -214,6 +214,18 @@ impl<D: Disk> Dir<D> {
     }
 }
 
+/// Changes names in `dir` and sets its time back.
+pub fn keeping_time<D: Disk, T>(
+    disk: &D,
+    dir: &D::Fd,
+    change: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let before = disk.stat(dir)?.mtime;
+    let changed = change()?;
+    disk.set_mtime(dir, before)?;
+    Ok(changed)
+}
+
 /// A parent chain may be thousands long; dropping it must not recurse once per level.
 impl<D: Disk> Drop for Dir<D> {
     fn drop(&mut self) {

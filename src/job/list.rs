@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::dir::{Dir, FdCache};
+use super::dir::{Dir, FdCache, keeping_time};
 use super::marker;
 use super::own_name::{self, OwnName};
 use super::tree::Tree;
@@ -512,10 +512,14 @@ fn clean<D: Disk>(disk: &D, tree: &Tree<D>, fd: &D::Fd, temps: &[Box<[u8]>]) {
     {
         return;
     }
-    for temp in temps {
-        // Failing to tidy up is no failure of the push; the next one tries again.
-        let _ = disk.unlink(fd, temp);
-    }
+    // Its time may have been compared already. Failing to tidy up is no failure of the push; the
+    // next one tries again.
+    let _ = keeping_time(disk, fd, || {
+        for temp in temps {
+            let _ = disk.unlink(fd, temp);
+        }
+        Ok(())
+    });
     let _ = disk.unlock(fd);
 }
 

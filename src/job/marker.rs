@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::dir::Dir;
+use super::dir::{Dir, keeping_time};
 use super::own_name::{OwnName, marker_name, parse};
 use super::tree::Tree;
 use crate::limits::DIR_ENTRIES_MAX;
@@ -193,18 +193,6 @@ fn fill<D: Disk>(disk: &D, fd: &D::Fd, marker: &Marker) -> Result<(), Errno> {
         written += disk.write(fd, &bytes[written..], written as u64)?;
     }
     disk.sync_file(fd)
-}
-
-/// Changes names in `dir` and sets its time back.
-fn keeping_time<D: Disk, T>(
-    disk: &D,
-    dir: &D::Fd,
-    change: impl FnOnce() -> Result<T, Errno>,
-) -> Result<T, Errno> {
-    let before = disk.stat(dir)?.mtime;
-    let changed = change()?;
-    disk.set_mtime(dir, before)?;
-    Ok(changed)
 }
 
 /// Reads the markers that a listing of `dir` met, notes them for the end of the session, and says

@@ -39,6 +39,10 @@ const FOUND: &[(u64, &str)] = &[
         "a sync succeeded over content that a failed one before it had lost",
     ),
     (
+        18_498,
+        "cleaning temp files moved the time of a directory that was found equal before",
+    ),
+    (
         1_000_643,
         "a directory went for a file, though a source that has it could not be read",
     ),
