@@ -122,9 +122,7 @@ pub struct Met<D: Disk> {
 /// session lives.
 pub struct Own<D: Disk> {
     since: Mtime,
-    /// With what it took over from sessions that ended without a sync.
-    covers_since: Mtime,
-    _fd: D::Fd,
+    fd: D::Fd,
 }
 
 impl<D: Disk> Own<D> {
@@ -172,27 +170,27 @@ fn begin<D: Disk>(disk: &D, fd: D::Fd, left_since: Option<Mtime>) -> Result<Own<
     // Where the lock is refused, the marker only stays for longer.
     let _ = disk.try_lock(&fd, Lock::Exclusive);
     let since = disk.stat(&fd)?.ctime;
-    let covers_since = left_since.map_or(since, |left| left.min(since));
     let marker = Marker {
         boot: disk.boot_id(),
-        since: covers_since,
+        // With what it takes over from sessions that ended without a sync.
+        since: left_since.map_or(since, |left| left.min(since)),
         until: None,
     };
     fill(disk, &fd, &marker)?;
-    Ok(Own {
-        since,
-        covers_since,
-        _fd: fd,
-    })
+    Ok(Own { since, fd })
 }
 
 fn fill<D: Disk>(disk: &D, fd: &D::Fd, marker: &Marker) -> Result<(), Errno> {
-    let bytes = marker.encode();
+    put(disk, fd, &marker.encode())?;
+    disk.sync_file(fd)
+}
+
+fn put<D: Disk>(disk: &D, fd: &D::Fd, bytes: &[u8]) -> Result<(), Errno> {
     let mut written = 0;
     while written < bytes.len() {
         written += disk.write(fd, &bytes[written..], written as u64)?;
     }
-    disk.sync_file(fd)
+    Ok(())
 }
 
 /// Reads the markers that a listing of `dir` met, notes them for the end of the session, and says
@@ -306,21 +304,13 @@ fn remove<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<(), Errno> {
 /// A sync has failed: nobody knows of which session's writes. What the markers of this boot stand
 /// for is in doubt from now on, though the host did not crash.
 fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
+    if let Some(own) = tree.take_own_marker() {
+        // In its place, in the page cache: a disk that has just failed may not take a new file,
+        // and after a crash the boot is another anyway.
+        let _ = put(disk, &own.fd, &NO_BOOT).or_else(|_| put(disk, &own.fd, &NO_BOOT));
+    }
     let boot = disk.boot_id();
-    let own = tree.take_own_marker().map(|own| Met {
-        dir: Arc::clone(&tree.root),
-        name: marker_name(tree.session).into(),
-        marker: Marker {
-            boot,
-            since: own.covers_since,
-            until: None,
-        },
-    });
-    for met in tree
-        .take_met(|met| met.marker.boot == boot)
-        .into_iter()
-        .chain(own)
-    {
+    for met in tree.take_met(|met| met.marker.boot == boot) {
         let marker = Marker {
             boot: NO_BOOT,
             ..met.marker

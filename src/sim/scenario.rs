@@ -332,8 +332,11 @@ fn random_tree(prng: &mut Prng, shape: &Shape) -> Tree {
         if prng.chance(120) && size as u64 <= shape.file_bytes_max {
             let mut bytes = vec![0; size];
             prng.fill(&mut bytes);
-            tree.entries
-                .insert(name.to_vec(), Entry::file(0o644, &bytes));
+            let mut entry = Entry::file(0o644, &bytes);
+            // Two sources may have it: content that differs has to show in the time.
+            let word = u32::from_le_bytes(*bytes.first_chunk().expect("larger"));
+            entry.meta.mtime.nsec = word % 1_000_000_000;
+            tree.entries.insert(name.to_vec(), entry);
         }
     }
     tree

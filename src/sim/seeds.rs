@@ -43,6 +43,10 @@ const FOUND: &[(u64, &str)] = &[
         "cleaning temp files moved the time of a directory that was found equal before",
     ),
     (
+        25_047,
+        "a disk that had failed a sync failed the word about it, too",
+    ),
+    (
         1_000_643,
         "a directory went for a file, though a source that has it could not be read",
     ),
