@@ -505,22 +505,34 @@ fn file<D: Disk>(
     let mode = if plain { final_mode(tree, meta) } else { 0o600 };
     let create = || disk.create_file(&here.fd, temp.bytes(), mode);
     let fd = opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
-    let done = write_all(disk, &fd, content)
+    let written = write_all(disk, &fd, content)
         .map_err(errno(Attempt::Write))
         .and_then(|()| dress_file(disk, tree, &fd, meta, plain).map_err(errno(Attempt::SetMeta)))
         .and_then(|()| match tree.policy.durability {
             Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
             Durability::None | Durability::Session => Ok(()),
-        })
-        .and_then(|()| {
-            disk.rename(&here.fd, temp.bytes(), name.bytes())
-                .map_err(errno(Attempt::Rename))
         });
-    match done {
+    name_or_drop(disk, tree, here, &temp, name, written)
+}
+
+/// Gives what stands under `temp` its name if all before went well, and else removes it.
+fn name_or_drop<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    temp: &TempName,
+    name: Name<'_>,
+    before: Result<(), Failed>,
+) -> Result<(), Failed> {
+    let named = before.and_then(|()| {
+        disk.rename(&here.fd, temp.bytes(), name.bytes())
+            .map_err(errno(Attempt::Rename))
+    });
+    match named {
         Ok(()) => tree.count(|counts| counts.files_made += 1),
         Err(_) => drop_temp(disk, &here.fd, temp.bytes()),
     }
-    done
+    named
 }
 
 fn write_all<D: Disk>(disk: &D, fd: &D::Fd, content: &[u8]) -> Result<(), Errno> {
@@ -549,17 +561,8 @@ fn by_name<D: Disk>(
         make(disk, &here.fd, temp.bytes())
     })
     .map_err(errno(attempt))?;
-    let done = dress_by_name(disk, tree, here, temp.bytes(), meta)
-        .map_err(errno(Attempt::SetMeta))
-        .and_then(|()| {
-            disk.rename(&here.fd, temp.bytes(), name.bytes())
-                .map_err(errno(Attempt::Rename))
-        });
-    match done {
-        Ok(()) => tree.count(|counts| counts.files_made += 1),
-        Err(_) => drop_temp(disk, &here.fd, temp.bytes()),
-    }
-    done
+    let made = dress_by_name(disk, tree, here, temp.bytes(), meta).map_err(errno(Attempt::SetMeta));
+    name_or_drop(disk, tree, here, &temp, name, made)
 }
 
 /// Owner, mode and, last, time of an entry that can't be opened.

@@ -424,11 +424,6 @@ impl<D: Disk> Tree<D> {
             at = parent;
         }
     }
-
-    /// Whether CLOSE of ROOT has come and been carried out.
-    pub fn is_closed(&self) -> bool {
-        self.state().dirs.is_empty()
-    }
 }
 
 impl<D: Disk> State<D> {
