@@ -20,7 +20,7 @@ use crate::model::time::Moment;
 use crate::ops::{BlockPool, Buf, Disk, Errno};
 use crate::stage::generator::{Deletes, Merge, Rules, dir_differs};
 use crate::stage::packer::{Building, Packer};
-use crate::stage::scan::{Node, Progress, Scan};
+use crate::stage::scan::{LookAhead, Node, Progress, Scan};
 use crate::stage::sender::{After, Chunk, Large, Sender};
 use crate::wire::cursor::{Reader, Writer};
 use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
@@ -137,6 +137,11 @@ impl<D: Disk> Source<D> {
             first_payload: None,
             has_sent_done: false,
         }
+    }
+
+    /// Bounds the scan's look-ahead by other figures than the usual ones.
+    pub fn look_ahead(&mut self, look_ahead: LookAhead) {
+        self.scan.look_ahead(look_ahead);
     }
 
     pub fn is_over(&self) -> bool {
@@ -344,6 +349,8 @@ impl<D: Disk> Source<D> {
     }
 
     fn poll_push(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
+        // Comes first: it finds large files, and what it hands out lets the scan go on.
+        self.build();
         if self.lists_running < LISTS_RUNNING_MAX {
             let batch = self.scan.take_batch();
             if !batch.is_empty() {
@@ -357,7 +364,6 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_requests(blocks) {
             return Some(action);
         }
-        self.build(); // Finds large files, too.
         if let Some((file, plan, index)) = self.sender.open_next() {
             return Some(Action::Job(Work::OpenLarge(OpenLarge::new(
                 file,
@@ -801,10 +807,8 @@ impl<D: Disk> Source<D> {
             self.trouble(trouble);
         }
         for (plan, index) in job.grown {
-            self.scan
-                .node(plan.id)
-                .expect("open until its packs are back")
-                .open_count += 1;
+            let node = self.scan.node(plan.id);
+            node.expect("open until its packs are back").larges_wait(1);
             self.sender.queue(&plan, index);
         }
         self.release_all(&job.dirs);
@@ -828,7 +832,7 @@ impl<D: Disk> Source<D> {
             Err(why) => {
                 self.sender.finish(file, false);
                 self.large_failed(&plan, index, Attempt::Open, why);
-                self.release(plan.id);
+                self.large_ended(plan.id);
             }
         }
     }
@@ -878,12 +882,17 @@ impl<D: Disk> Source<D> {
         self.ends.push_back(End { file, digest });
         let dir = large.plan.id;
         if digest.is_some() || large.was_stopped() {
-            return self.release(dir);
+            return self.large_ended(dir);
         }
         if let Some(Large { plan, index, .. }) = self.sender.retry(large) {
             self.large_failed(&plan, index, Attempt::Read, why);
-            self.release(dir);
+            self.large_ended(dir);
         }
+    }
+
+    fn large_ended(&mut self, dir: DirId) {
+        self.scan.large_ended(dir);
+        self.release(dir);
     }
 
     fn large_failed(&mut self, plan: &DirPlan<D>, index: usize, what: Attempt, why: Why) {
@@ -1077,7 +1086,7 @@ impl<D: Disk> Source<D> {
         }
         let plan = Arc::clone(plan);
         let mut run: Option<std::ops::Range<usize>> = None;
-        let mut is_full = false;
+        let (mut is_full, mut larges_count) = (false, 0);
         while *next < plan.listing.len() {
             let index = *next;
             let verdict = plan.verdicts[index];
@@ -1088,7 +1097,7 @@ impl<D: Disk> Source<D> {
             let entry = plan.listing.get(index);
             node.is_touched |= verdict == Verdict::Send;
             if verdict == Verdict::Send && is_large(&entry) {
-                node.open_count += 1;
+                larges_count += 1;
                 self.sender.queue(&plan, index);
                 *next += 1;
                 continue;
@@ -1100,6 +1109,7 @@ impl<D: Disk> Source<D> {
             run = Some(run.map_or(index, |run| run.start)..index + 1);
             *next += 1;
         }
+        node.larges_wait(larges_count);
         if let Some(run) = run {
             node.open_count += 1;
             building.push_entries(&plan, run);

@@ -9,10 +9,11 @@ use super::prng::Prng;
 use super::ring::RingWeather;
 use super::tree::{Content, Entry, Shape, Tree};
 use crate::client::plan::Source;
-use crate::limits::{CHUNK_BYTES, PACK_FILE_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES, LIST_BATCH_DIRS_MAX, PACK_FILE_BYTES_MAX};
 use crate::model::entry::Kind;
 use crate::model::policy::{Durability, Policy};
 use crate::ops::disk::Identity;
+use crate::stage::scan::LookAhead;
 use crate::wire::hello::Rights;
 
 /// The ends of a push; where there are two of a thing, its place in the array.
@@ -51,6 +52,7 @@ pub struct Scenario {
     pub target_tree: Option<Tree>,
     pub dest_is_dir: bool,
     pub weathers: Vec<Weather>,
+    pub look_ahead: LookAhead,
     /// The wishes of the pushes in the calm.
     pub policy: Policy,
 }
@@ -161,6 +163,7 @@ impl Scenario {
                 ..draw_policy(&mut prng)
             },
             weathers,
+            look_ahead: draw_look_ahead(&mut prng),
         }
     }
 
@@ -217,6 +220,14 @@ impl Weather {
             policy: draw_policy(prng),
             room_bytes: prng.chance(50).then(|| prng.skewed(2_000_000)),
         }
+    }
+}
+
+/// Often so little that it ends in the midst of a directory's subdirectories.
+fn draw_look_ahead(prng: &mut Prng) -> LookAhead {
+    LookAhead {
+        bytes_max: usize::try_from(prng.skewed(1 << 16)).expect("small"),
+        batch_dirs_max: 1 + prng.index(LIST_BATCH_DIRS_MAX),
     }
 }
 
@@ -437,6 +448,7 @@ impl fmt::Display for Scenario {
         for weather in &self.weathers {
             writeln!(f, "  weather {weather:?}")?;
         }
+        writeln!(f, "  {:?}", self.look_ahead)?;
         write!(f, "  calm {:?}", self.policy)
     }
 }

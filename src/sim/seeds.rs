@@ -47,6 +47,14 @@ const FOUND: &[(u64, &str)] = &[
         "a disk that had failed a sync failed the word about it, too",
     ),
     (
+        5962,
+        "the scan stood still when its look-ahead was freed by what was packed after it had looked",
+    ),
+    (
+        3000,
+        "a directory was closed while the scan still held it for more subdirectories",
+    ),
+    (
         1_000_643,
         "a directory went for a file, though a source that has it could not be read",
     ),

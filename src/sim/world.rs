@@ -519,7 +519,8 @@ impl World {
             dest_is_dir: self.scenario.dest_is_dir,
             single_file: sources.single_file.is_some(),
         };
-        let source = Source::new(hello, policy.allow_empty_source, true, sources);
+        let mut source = Source::new(hello, policy.allow_empty_source, true, sources);
+        source.look_ahead(self.scenario.look_ahead);
         let source = Session::Source(Box::new(source));
         let target = Session::Target(Box::new(Target::new(doorkeeper, self.scenario.stays)));
         let mut pools = Vec::new();

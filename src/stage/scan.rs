@@ -17,6 +17,24 @@ use crate::ops::Disk;
 /// Bytes that a directory under way costs besides its listing, for the look-ahead's budget.
 const NODE_BYTES: usize = 1024;
 
+/// How far the scan runs ahead of the merge. The simulator draws smaller ones.
+#[derive(Clone, Copy, Debug)]
+pub struct LookAhead {
+    /// Bytes of listings and nodes at which nothing more is listed.
+    pub bytes_max: usize,
+    /// Directories in one list job.
+    pub batch_dirs_max: usize,
+}
+
+impl Default for LookAhead {
+    fn default() -> Self {
+        Self {
+            bytes_max: LOOKAHEAD_BYTES_MAX,
+            batch_dirs_max: LIST_BATCH_DIRS_MAX,
+        }
+    }
+}
+
 /// A directory of the source, from its discovery to its CLOSE.
 pub struct Node<D: Disk> {
     pub parent: DirId,
@@ -40,7 +58,37 @@ pub struct Node<D: Disk> {
     pub is_declared: bool,
     /// What keeps it open: itself until it is packed, children, packs and large files under way.
     pub open_count: u32,
+    /// Large files that wait or are under way: its listing stays for them.
+    larges_count: u32,
     footprint_bytes: usize,
+}
+
+impl<D: Disk> Node<D> {
+    fn new(parent: DirId, name: &[u8], origins: Vec<Origin<D>>) -> Self {
+        Self {
+            parent,
+            name: name.into(),
+            origins,
+            meta: None,
+            is_new: false,
+            differs: false,
+            is_touched: false,
+            is_lost: false,
+            has_errors: false,
+            progress: Progress::Listing,
+            subdirs: Subdirs::default(),
+            is_declared: false,
+            open_count: 1,
+            larges_count: 0,
+            footprint_bytes: NODE_BYTES,
+        }
+    }
+
+    /// More large files wait to be sent; they keep their directory open, and the listing here.
+    pub fn larges_wait(&mut self, count: u32) {
+        self.open_count += count;
+        self.larges_count += count;
+    }
 }
 
 /// How far a directory has got.
@@ -83,35 +131,25 @@ pub struct Scan<D: Disk> {
     /// Listed directories in the order in which they are packed: a parent before its children.
     pub order: VecDeque<DirId>,
     next_id: u32,
+    look_ahead: LookAhead,
     ahead_bytes: usize,
 }
 
 impl<D: Disk> Scan<D> {
     /// A scan that begins with ROOT, of the given origins.
     pub fn new(origins: Vec<Origin<D>>) -> Self {
-        let root = Node {
-            parent: ROOT,
-            name: Box::default(),
-            origins,
-            meta: None,
-            is_new: false,
-            differs: false,
-            is_touched: false,
-            is_lost: false,
-            has_errors: false,
-            progress: Progress::Listing,
-            subdirs: Subdirs::default(),
-            is_declared: false,
-            open_count: 1,
-            footprint_bytes: NODE_BYTES,
-        };
         Self {
-            nodes: HashMap::from([(ROOT, root)]),
+            nodes: HashMap::from([(ROOT, Node::new(ROOT, b"", origins))]),
             frontier: Vec::new(),
             order: VecDeque::new(),
             next_id: 1,
+            look_ahead: LookAhead::default(),
             ahead_bytes: NODE_BYTES,
         }
+    }
+
+    pub fn look_ahead(&mut self, look_ahead: LookAhead) {
+        self.look_ahead = look_ahead;
     }
 
     pub fn node(&mut self, id: DirId) -> Option<&mut Node<D>> {
@@ -198,7 +236,11 @@ impl<D: Disk> Scan<D> {
     /// Directories to list next: some siblings at once, none while the look-ahead is full.
     pub fn take_batch(&mut self) -> Vec<SourceDir<D>> {
         let mut batch = Vec::new();
-        while batch.len() < LIST_BATCH_DIRS_MAX && self.ahead_bytes < LOOKAHEAD_BYTES_MAX {
+        let LookAhead {
+            bytes_max,
+            batch_dirs_max,
+        } = self.look_ahead;
+        while batch.len() < batch_dirs_max && self.ahead_bytes < bytes_max {
             let Some(parent) = self.frontier.last().copied() else {
                 break;
             };
@@ -212,11 +254,9 @@ impl<D: Disk> Scan<D> {
         batch
     }
 
+    /// `None` when all of the parent's are taken; it may then be closed already, and gone.
     fn take_child(&mut self, parent: DirId) -> Option<SourceDir<D>> {
-        let node = self
-            .nodes
-            .get_mut(&parent)
-            .expect("a parent stays open for its children");
+        let node = self.nodes.get_mut(&parent)?;
         let subdirs = &mut node.subdirs;
         let place = subdirs.taken;
         if place == subdirs.listing.len() {
@@ -242,20 +282,9 @@ impl<D: Disk> Scan<D> {
             .map(below)
             .collect();
         let child = Node {
-            parent,
-            name: name.into(),
-            origins: origins.clone(),
             meta: Some(entry.meta),
-            is_new: false,
             differs: subdirs.differ[place],
-            is_touched: false,
-            is_lost: false,
-            has_errors: false,
-            progress: Progress::Listing,
-            subdirs: Subdirs::default(),
-            is_declared: false,
-            open_count: 1,
-            footprint_bytes: NODE_BYTES,
+            ..Node::new(parent, name, origins.clone())
         };
         self.nodes.insert(id, child);
         self.ahead_bytes += NODE_BYTES;
@@ -272,15 +301,36 @@ impl<D: Disk> Scan<D> {
         node.subdirs.taken = node.subdirs.listing.len();
     }
 
-    /// All of a directory's entries are handed out: its listing may go. `release` follows.
+    /// All of a directory's entries are handed out. `release` follows.
     pub fn packed(&mut self, id: DirId) {
         let node = self
             .nodes
             .get_mut(&id)
             .expect("a directory that is packed is open");
         node.progress = Progress::Packed;
-        self.ahead_bytes -= std::mem::take(&mut node.footprint_bytes);
         node.subdirs.indices = Vec::new();
+        self.give_back(id);
+    }
+
+    /// A large file of `id` is sent, or given up. `release` follows.
+    pub fn large_ended(&mut self, id: DirId) {
+        let node = self
+            .nodes
+            .get_mut(&id)
+            .expect("its directory is open for it");
+        node.larges_count -= 1;
+        self.give_back(id);
+    }
+
+    /// Lets the scan go on by what a listing took that nobody needs any more. Were the listings not
+    /// counted that large files wait in, a tree of nothing else would all be listed.
+    fn give_back(&mut self, id: DirId) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        if node.larges_count == 0 && matches!(node.progress, Progress::Packed) {
+            self.ahead_bytes -= std::mem::take(&mut node.footprint_bytes);
+        }
     }
 
     /// One thing less keeps `id` open. The directories that are to be closed now, innermost
