@@ -41,7 +41,7 @@
 //! there with the target's LISTING of it and gives each name a verdict. [`stage::packer`] cuts what
 //! is to be done into PACKs, which jobs fill with small files, straight into the block that is sent;
 //! [`stage::sender`] reads large ones chunk by chunk. [`session::source`] joins the four.
-//! [`session::target`] hands PACKs to jobs one by one, writes chunks as they come, and reports.
+//! [`session::target`] has PACKs applied in order, their entries side by side, writes chunks as they come, and reports.
 //!
 //! A push to a local path is the same two sessions in one thread, [`session::port::Link::Pair`]:
 //! blocks change hands instead of being sent. There is no second code path.
@@ -107,7 +107,7 @@
 //! 1. [`wire`]: what is said.
 //! 2. [`ops::op`] and [`session`]: the words of the machines; then [`session::source`] and
 //!    [`session::target`] from their `poll_action`.
-//! 3. [`stage::generator`], [`job::apply_pack`], [`job::tree`]: what is decided, and how it is done.
+//! 3. [`stage::generator`], [`job::apply_pack`], [`job::entry`], [`job::tree`]: what is decided, and how it is done.
 //! 4. [`session::port`], [`engine::shard`], [`engine::driver`], [`engine::uring`]: down to the kernel.
 //! 5. [`client::run`] and [`server::run`]: how it is put together.
 

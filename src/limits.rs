@@ -73,6 +73,8 @@ pub const RING_OPS_MAX: usize = 4032;
 pub const RING_SUBMIT_EARLY: usize = 32;
 /// Completions in one reap at which there may be more: from 6.13 on an enter runs at most 20.
 pub const RING_REAP_FULL: usize = 20;
+/// PACKs of one session whose entries are made at the same time: as many as the pool has threads.
+pub const PACKS_MAKING_MAX: usize = POOL_THREADS;
 /// Threads of a shard's pool. On two cores a second one halves small files on tmpfs.
 pub const POOL_THREADS: usize = 2;
 /// Times in a row that an operation is submitted again without having moved a byte.

@@ -1,20 +1,28 @@
-//! Applies a PACK to the target's tree, operation by operation, in stream order.
+//! Applies a PACK to the target's tree in two passes. The first goes through it in stream order and
+//! does what others depend on: it makes directories, deletes, begins large files, closes. The second
+//! makes the entries, which depend on nothing but their directory, and runs beside the passes of
+//! other PACKs. An entry that is still to be made keeps its directory from being closed.
+//!
+//! With both ends on two cores that took a first push of 100,000 small files from 0.61 to 0.42 of
+//! rsync's time: making them is two thirds of all work.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::dir::Dir;
-use super::large::drop_temp;
+use super::entry::{
+    Failed, Here, check_entry, close_dir, entry_of, errno, final_mode, is_plain, make_entry,
+    open_for_change,
+};
 use super::marker;
-use super::own_name::TempName;
 use super::prune::{Prune, opened_up};
-use super::tree::{Closing, Fatal, Incoming, Outcomes, Standing, Tree};
+use super::tree::{Fatal, Incoming, Outcomes, Standing, Tree};
 use crate::limits::FRAME_HEAD_BYTES;
 use crate::model::entry::{Kind, Meta};
 use crate::model::id::{DirId, FileId};
 use crate::model::name::Name;
-use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
-use crate::ops::disk::{Lock, SharedFd};
+use crate::ops::disk::SharedFd;
 use crate::ops::op::Progress;
 use crate::ops::{Buf, Disk, Errno};
 use crate::wire::WireError;
@@ -25,20 +33,31 @@ pub struct ApplyPack<D: Disk> {
     tree: Arc<Tree<D>>,
     pub buf: Buf,
     payload_bytes: usize,
-    /// Where the next operation stands in the payload.
+    pass: Pass,
+    /// Where the first pass goes on in the payload.
     at: usize,
     prune: Option<Prune<D>>,
     here: Option<Here<D>>,
+    /// What is left for the second pass, the last first.
+    runs: Vec<Run<D>>,
     pub outcomes: Outcomes,
     /// Large files that began: what DATA is written to, or `None` where it is to be dropped.
     pub begun: Vec<(FileId, u64, Option<SharedFd<D>>)>,
 }
 
-/// The directory of the last operation; most have the same.
-struct Here<D: Disk> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// Next: Second, when some entries are to be made.
+    First,
+    Second,
+}
+
+/// Operations that stand next to each other in a PACK and make entries of one directory.
+struct Run<D: Disk> {
     id: DirId,
     dir: Arc<Dir<D>>,
-    fd: SharedFd<D>,
+    /// Bytes of the payload.
+    ops: Range<usize>,
 }
 
 impl<D: Disk> ApplyPack<D> {
@@ -47,21 +66,48 @@ impl<D: Disk> ApplyPack<D> {
             tree,
             buf,
             payload_bytes,
+            pass: Pass::First,
             at: 0,
             prune: None,
             here: None,
+            runs: Vec::new(),
             outcomes: Outcomes::default(),
             begun: Vec::new(),
         }
     }
 
-    /// Whether nothing is left to apply; otherwise it is to be run again once its outcomes are
-    /// taken.
-    pub fn is_finished(&self) -> bool {
-        self.prune.is_none() && self.at == self.payload_bytes
+    /// The pass that ran last.
+    pub fn pass(&self) -> Pass {
+        self.pass
+    }
+
+    /// Whether its pass is over; otherwise it is to be run again once its outcomes are taken.
+    pub fn is_through(&self) -> bool {
+        match self.pass {
+            Pass::First => self.prune.is_none() && self.at == self.payload_bytes,
+            Pass::Second => self.runs.is_empty(),
+        }
+    }
+
+    /// Goes on to the second pass; `false` when there is nothing to do in it.
+    pub fn turn_to_entries(&mut self) -> bool {
+        self.pass = Pass::Second;
+        self.here = None;
+        self.runs.reverse();
+        !self.runs.is_empty()
     }
 
     pub fn run(&mut self, disk: &D) -> Progress {
+        match self.pass {
+            Pass::First => self.run_in_order(disk),
+            Pass::Second => {
+                self.make_entries(disk);
+                Progress::Done
+            }
+        }
+    }
+
+    fn run_in_order(&mut self, disk: &D) -> Progress {
         let Self {
             tree,
             buf,
@@ -69,14 +115,17 @@ impl<D: Disk> ApplyPack<D> {
             at,
             prune,
             here,
+            runs,
             outcomes,
             begun,
+            pass: _,
         } = self;
         let mut applying = Applying {
             disk,
             tree,
             here,
             prune,
+            runs,
             outcomes,
             begun,
         };
@@ -97,10 +146,53 @@ impl<D: Disk> ApplyPack<D> {
             if reader.is_at_end() {
                 return Progress::Done;
             }
-            let applied = PackOp::decode(&mut reader).and_then(|op| applying.apply(&op));
+            let applied = PackOp::decode(&mut reader)
+                .and_then(|op| applying.apply(&op, *at..*at + reader.at()));
             *at += reader.at();
             if let Err(error) = applied {
                 applying.outcomes.error = Some(error);
+            }
+        }
+    }
+
+    fn make_entries(&mut self, disk: &D) {
+        let Self {
+            tree,
+            buf,
+            runs,
+            outcomes,
+            ..
+        } = self;
+        while let Some(run) = runs.last_mut() {
+            let here = open_for_change(disk, tree, &run.dir)
+                .map(|fd| Here {
+                    id: run.id,
+                    dir: Arc::clone(&run.dir),
+                    fd,
+                })
+                .map_err(errno(Attempt::Open));
+            while !run.ops.is_empty() {
+                if outcomes.fatal.is_some() || outcomes.is_full() {
+                    return;
+                }
+                let ops = &buf[FRAME_HEAD_BYTES + run.ops.start..FRAME_HEAD_BYTES + run.ops.end];
+                let mut reader = Reader::new(ops, "PACK frame");
+                let op = PackOp::decode(&mut reader).expect("the first pass has decoded it");
+                run.ops.start += reader.at();
+                let made = match &here {
+                    Ok(here) => make_entry(disk, tree, here, &op),
+                    Err(failed) => Err(*failed),
+                };
+                if let Err((attempt, why)) = made {
+                    let (_, name) = entry_of(&op).expect("the first pass has looked");
+                    let path = run.dir.path_below_root(name.bytes());
+                    outcomes.failed(tree, attempt, why, path);
+                }
+            }
+            let id = run.id;
+            runs.pop();
+            for closing in tree.ended(id) {
+                close_dir(disk, tree, &closing, outcomes);
             }
         }
     }
@@ -111,15 +203,9 @@ struct Applying<'a, D: Disk> {
     tree: &'a Arc<Tree<D>>,
     here: &'a mut Option<Here<D>>,
     prune: &'a mut Option<Prune<D>>,
+    runs: &'a mut Vec<Run<D>>,
     outcomes: &'a mut Outcomes,
     begun: &'a mut Vec<(FileId, u64, Option<SharedFd<D>>)>,
-}
-
-/// A failed operation: what was tried, and why it failed.
-type Failed = (Attempt, Why);
-
-fn errno(attempt: Attempt) -> impl Fn(Errno) -> Failed {
-    move |errno| (attempt, Why::Errno(errno))
 }
 
 impl<D: Disk> Applying<'_, D> {
@@ -141,129 +227,64 @@ impl<D: Disk> Applying<'_, D> {
         }
     }
 
-    fn apply(&mut self, op: &PackOp<'_>) -> Result<(), WireError> {
-        let (disk, tree) = (self.disk, Arc::clone(self.tree));
-        if tree.policy.dry_run && !matches!(op, PackOp::Delete { .. } | PackOp::Close { .. }) {
+    /// `ops` is where `op` stands in the payload.
+    fn apply(&mut self, op: &PackOp<'_>, ops: Range<usize>) -> Result<(), WireError> {
+        if self.tree.policy.dry_run && !matches!(op, PackOp::Delete { .. } | PackOp::Close { .. }) {
             return Err(WireError::OutOfOrder {
                 frame: "changing PACK in a dry run",
             });
         }
+        check_entry(self.tree, op)?;
         if !matches!(op, PackOp::Close { meta: None, .. }) {
             self.mark();
             if self.outcomes.fatal.is_some() {
                 return Ok(());
             }
         }
-        let (dir, name, outcome) = match *op {
-            PackOp::Close { dir, meta } => return self.close(dir, meta),
+        match *op {
+            PackOp::Close { dir, meta } => self.close(dir, meta),
             PackOp::MakeDir {
                 parent,
                 name,
                 id,
                 mode,
-            } => return self.make_dir(parent, name, id, mode),
+            } => self.make_dir(parent, name, id, mode),
             PackOp::Delete {
                 dir,
                 name,
                 makes_room,
-            } => return self.delete(dir, name, makes_room),
+            } => self.delete(dir, name, makes_room),
             PackOp::Begin {
                 dir,
                 name,
                 file,
                 meta,
                 size,
-            } => {
-                check_kind(&meta, &[Kind::File])?;
-                (dir, name, self.begin(dir, name, file, &meta, size)?)
-            }
-            PackOp::File {
-                dir,
-                name,
-                meta,
-                content,
-            } => {
-                check_kind(&meta, &[Kind::File])?;
-                (
-                    dir,
-                    name,
-                    self.in_dir(dir)?
-                        .and_then(|here| file(disk, &tree, here, name, &meta, content)),
-                )
-            }
-            PackOp::Symlink {
-                dir,
-                name,
-                meta,
-                target,
-            } => {
-                check_kind(&meta, &[Kind::Symlink])?;
-                let make = |disk: &D, fd: &D::Fd, temp: &[u8]| disk.make_symlink(fd, temp, target);
-                (
-                    dir,
-                    name,
-                    self.in_dir(dir)?.and_then(|here| {
-                        by_name(disk, &tree, here, name, &meta, Attempt::MakeLink, make)
-                    }),
-                )
-            }
-            PackOp::Node {
-                dir,
-                name,
-                meta,
-                rdev,
-            } => {
-                check_kind(
-                    &meta,
-                    &[
-                        Kind::Fifo,
-                        Kind::Socket,
-                        Kind::CharDevice,
-                        Kind::BlockDevice,
-                    ],
-                )?;
-                if !tree.rights.nodes {
-                    return Err(WireError::OutOfOrder {
-                        frame: "PACK with a device, which this session may not make,",
-                    });
-                }
-                let make = |disk: &D, fd: &D::Fd, temp: &[u8]| {
-                    disk.make_node(fd, temp, meta.kind, 0o600, rdev)
-                };
-                (
-                    dir,
-                    name,
-                    self.in_dir(dir)?.and_then(|here| {
-                        by_name(disk, &tree, here, name, &meta, Attempt::MakeNode, make)
-                    }),
-                )
-            }
-            PackOp::Meta { dir, name, meta } => {
-                check_kind(
-                    &meta,
-                    &[
-                        Kind::File,
-                        Kind::Symlink,
-                        Kind::Fifo,
-                        Kind::Socket,
-                        Kind::CharDevice,
-                        Kind::BlockDevice,
-                    ],
-                )?;
-                (
-                    dir,
-                    name,
-                    self.in_dir(dir)?
-                        .and_then(|here| fix_meta(disk, &tree, here, name, &meta)),
-                )
-            }
-        };
-        if let Err((attempt, why)) = outcome {
-            let path = tree
-                .find(dir)
-                .map(|(dir, _)| dir.path_below_root(name.bytes()))
-                .unwrap_or_default();
-            self.outcomes.failed(&tree, attempt, why, path);
+            } => self.begin(dir, name, file, &meta, size),
+            PackOp::File { dir, name, .. }
+            | PackOp::Symlink { dir, name, .. }
+            | PackOp::Node { dir, name, .. }
+            | PackOp::Meta { dir, name, .. } => self.leave(dir, name, ops),
+        }
+    }
+
+    /// Leaves an entry for the second pass.
+    fn leave(&mut self, id: DirId, name: Name<'_>, ops: Range<usize>) -> Result<(), WireError> {
+        if let Some(run) = self.runs.last_mut()
+            && run.id == id
+            && run.ops.end == ops.start
+        {
+            run.ops.end = ops.end;
+            return Ok(());
+        }
+        let (dir, standing) = self.tree.find(id)?;
+        if standing.takes_entries() {
+            self.tree.hold(id);
+            self.runs.push(Run { id, dir, ops });
+        } else {
+            let path = dir.path_below_root(name.bytes());
+            self.outcomes
+                .failed(self.tree, Attempt::Create, Why::NoDirectory, path);
         }
         Ok(())
     }
@@ -273,11 +294,8 @@ impl<D: Disk> Applying<'_, D> {
         if self.here.as_ref().is_none_or(|here| here.id != id) {
             *self.here = None;
             let (dir, standing) = self.tree.find(id)?;
-            match standing {
-                Standing::Listed | Standing::Made | Standing::Declared => {}
-                Standing::Lost | Standing::Absent => {
-                    return Ok(Err((Attempt::Create, Why::NoDirectory)));
-                }
+            if !standing.takes_entries() {
+                return Ok(Err((Attempt::Create, Why::NoDirectory)));
             }
             match open_for_change(self.disk, self.tree, &dir) {
                 Ok(fd) => *self.here = Some(Here { id, dir, fd }),
@@ -368,7 +386,7 @@ impl<D: Disk> Applying<'_, D> {
         file: FileId,
         meta: &Meta,
         size: u64,
-    ) -> Result<Result<(), Failed>, WireError> {
+    ) -> Result<(), WireError> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
         tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
@@ -396,234 +414,21 @@ impl<D: Disk> Applying<'_, D> {
                 let fd = Arc::clone(&incoming.fd);
                 tree.begin(file, incoming)?;
                 self.begun.push((file, size, Some(fd)));
-                Ok(Ok(()))
             }
-            Err(failed) => {
+            Err((attempt, why)) => {
                 self.begun.push((file, size, None));
-                Ok(Err(failed))
+                let path = tree.find(dir)?.0.path_below_root(name.bytes());
+                self.outcomes.failed(&tree, attempt, why, path);
             }
         }
+        Ok(())
     }
 
     fn close(&mut self, id: DirId, meta: Option<Meta>) -> Result<(), WireError> {
-        if let Some(meta) = &meta {
-            check_kind(meta, &[Kind::Dir])?;
-        }
         *self.here = None;
         if let Some(closing) = self.tree.close(id, meta)? {
             close_dir(self.disk, self.tree, &closing, self.outcomes);
         }
         Ok(())
-    }
-}
-
-fn check_kind(meta: &Meta, allowed: &[Kind]) -> Result<(), WireError> {
-    if allowed.contains(&meta.kind) {
-        Ok(())
-    } else {
-        Err(WireError::Forbidden {
-            what: "kind of an entry",
-            value: u64::from(meta.kind.mode_bits()),
-        })
-    }
-}
-
-/// Opens `dir` and takes this session's shared lock, which keeps others from cleaning our temps.
-fn open_for_change<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>) -> Result<SharedFd<D>, Errno> {
-    let fd = dir.fd(disk, &tree.cache)?;
-    let facts = dir.facts();
-    if !facts.is_locked || facts.has_default_acl.is_none() {
-        if !tree.policy.dry_run {
-            // A cleaner holds its lock for a moment only; without ours the worst is a retry.
-            let _ = disk.try_lock(&fd, Lock::Shared);
-        }
-        let has_default_acl = facts
-            .has_default_acl
-            .unwrap_or_else(|| disk.has_default_acl(&fd));
-        dir.learn(|facts| {
-            facts.is_locked = true;
-            facts.has_default_acl = Some(has_default_acl);
-        });
-    }
-    Ok(fd)
-}
-
-/// The owner that an entry should get, where it is not what a new entry has by itself.
-fn owner_to_set<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> Option<(u32, u32)> {
-    let has_by_itself = (tree.identity.uid, tree.identity.gid);
-    let is_right = (meta.uid, meta.gid) == has_by_itself && !dir.facts().is_setgid;
-    (tree.rights.owners && !is_right).then_some((meta.uid, meta.gid))
-}
-
-/// The mode that an entry ends with.
-pub fn final_mode<D: Disk>(tree: &Tree<D>, meta: &Meta) -> u16 {
-    if tree.rights.setid {
-        meta.mode
-    } else {
-        meta.mode & !0o6000
-    }
-}
-
-/// Whether a new file can be made with its final mode: nothing has to be mended afterwards that
-/// would show its content to others meanwhile.
-fn is_plain<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> bool {
-    let facts = dir.facts();
-    owner_to_set(tree, dir, meta).is_none()
-        && facts.has_default_acl == Some(false)
-        && final_mode(tree, meta) & 0o7000 == 0
-}
-
-/// Owner, mode and, last, time of a file that is written. `is_plain`: it was made with its mode
-/// and has its owner.
-pub fn dress_file<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    fd: &D::Fd,
-    meta: &Meta,
-    is_plain: bool,
-) -> Result<(), Errno> {
-    if !is_plain {
-        if tree.rights.owners {
-            disk.set_owner(fd, meta.uid, meta.gid)?;
-        }
-        disk.set_mode(fd, final_mode(tree, meta))?; // After the owner: chown clears set-id bits.
-    }
-    disk.set_mtime(fd, meta.mtime)
-}
-
-/// A whole small file: temp name, content, metadata, rename.
-fn file<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    here: &Here<D>,
-    name: Name<'_>,
-    meta: &Meta,
-    content: &[u8],
-) -> Result<(), Failed> {
-    let temp = tree.temp_name();
-    let plain = is_plain(tree, &here.dir, meta);
-    let mode = if plain { final_mode(tree, meta) } else { 0o600 };
-    let create = || disk.create_file(&here.fd, temp.bytes(), mode);
-    let fd = opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
-    let written = write_all(disk, &fd, content)
-        .map_err(errno(Attempt::Write))
-        .and_then(|()| dress_file(disk, tree, &fd, meta, plain).map_err(errno(Attempt::SetMeta)))
-        .and_then(|()| match tree.policy.durability {
-            Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
-            Durability::None | Durability::Session => Ok(()),
-        });
-    name_or_drop(disk, tree, here, &temp, name, written)
-}
-
-/// Gives what stands under `temp` its name if all before went well, and else removes it.
-fn name_or_drop<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    here: &Here<D>,
-    temp: &TempName,
-    name: Name<'_>,
-    before: Result<(), Failed>,
-) -> Result<(), Failed> {
-    let named = before.and_then(|()| {
-        disk.rename(&here.fd, temp.bytes(), name.bytes())
-            .map_err(errno(Attempt::Rename))
-    });
-    match named {
-        Ok(()) => tree.count(|counts| counts.files_made += 1),
-        Err(_) => drop_temp(disk, &here.fd, temp.bytes()),
-    }
-    named
-}
-
-fn write_all<D: Disk>(disk: &D, fd: &D::Fd, content: &[u8]) -> Result<(), Errno> {
-    let mut written = 0;
-    while written < content.len() {
-        match disk.write(fd, &content[written..], written as u64)? {
-            0 => return Err(Errno::IO),
-            bytes => written += bytes,
-        }
-    }
-    Ok(())
-}
-
-/// A symlink or node: made under a temp name, dressed by name, renamed.
-fn by_name<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    here: &Here<D>,
-    name: Name<'_>,
-    meta: &Meta,
-    attempt: Attempt,
-    make: impl Fn(&D, &D::Fd, &[u8]) -> Result<(), Errno>,
-) -> Result<(), Failed> {
-    let temp: TempName = tree.temp_name();
-    opened_up(disk, &here.dir, &here.fd, || {
-        make(disk, &here.fd, temp.bytes())
-    })
-    .map_err(errno(attempt))?;
-    let made = dress_by_name(disk, tree, here, temp.bytes(), meta).map_err(errno(Attempt::SetMeta));
-    name_or_drop(disk, tree, here, &temp, name, made)
-}
-
-/// Owner, mode and, last, time of an entry that can't be opened.
-fn dress_by_name<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    here: &Here<D>,
-    name: &[u8],
-    meta: &Meta,
-) -> Result<(), Errno> {
-    if tree.rights.owners {
-        disk.set_owner_at(&here.fd, name, meta.uid, meta.gid)?;
-    }
-    if meta.kind != Kind::Symlink {
-        disk.set_mode_at(&here.fd, name, final_mode(tree, meta))?;
-    }
-    disk.set_mtime_at(&here.fd, name, meta.mtime)
-}
-
-fn fix_meta<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    here: &Here<D>,
-    name: Name<'_>,
-    meta: &Meta,
-) -> Result<(), Failed> {
-    let stat = disk
-        .stat_at(&here.fd, name.bytes())
-        .map_err(errno(Attempt::Stat))?;
-    if stat.kind != meta.kind {
-        // It changed hands since it was listed; the next push sees what it is now.
-        return Err((Attempt::SetMeta, Why::Changing));
-    }
-    dress_by_name(disk, tree, here, name.bytes(), meta).map_err(errno(Attempt::SetMeta))?;
-    tree.count(|counts| counts.meta_fixed += 1);
-    Ok(())
-}
-
-/// The last thing that happens in a directory: owner, mode and, last, time.
-pub fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: &mut Outcomes) {
-    let Some(meta) = &closing.meta else { return };
-    if tree.policy.dry_run {
-        return;
-    }
-    let dressed = closing.dir.fd(disk, &tree.cache).and_then(|fd| {
-        if tree.rights.owners {
-            disk.set_owner(&fd, meta.uid, meta.gid)?;
-        }
-        disk.set_mode(&fd, final_mode(tree, meta))?;
-        disk.set_mtime(&fd, meta.mtime)?;
-        match tree.policy.durability {
-            Durability::File => disk.sync_file(&fd),
-            Durability::None | Durability::Session => Ok(()),
-        }
-    });
-    if let Err(code) = dressed {
-        outcomes.failed(
-            tree,
-            Attempt::SetMeta,
-            Why::Errno(code),
-            closing.dir.path_below_root(b""),
-        );
     }
 }

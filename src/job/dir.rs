@@ -154,6 +154,9 @@ impl<D: Disk> Dir<D> {
         if *state.identity.get_or_insert(identity) != identity {
             return Err(Errno::STALE);
         }
+        if let Some(fd) = state.fd.upgrade() {
+            return Ok(fd); // Another job was faster; the lock is to be on one descriptor.
+        }
         state.fd = Arc::downgrade(&fd);
         state.facts.is_setgid = stat.mode & 0o2000 != 0;
         state.facts.is_locked = false;

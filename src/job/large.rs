@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::apply_pack::{close_dir, dress_file};
 use super::dir::FdCache;
+use super::entry::{close_dir, dress_file};
 use super::read_pack::{DirPlan, is_consistent};
 use super::tree::{Outcomes, Tree};
 use crate::model::entry::{Kind, Stat};

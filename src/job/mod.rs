@@ -9,13 +9,14 @@
 //! | `OpenLarge`, `CheckLarge` | source | before and after a large file's content |
 //! | `OpenDest` | target | finds or makes DEST |
 //! | `ListTarget` | target | lists directories into LISTING frames |
-//! | `ApplyPack` | target | applies a PACK, deletions included |
+//! | `ApplyPack` | target | applies a PACK, deletions included, in two passes |
 //! | `EndLarge` | target | names a large file, or drops it |
 //! | `Finish`, `Retire` | target | syncs, and removes the unclean marker |
 
 pub mod apply_pack;
 pub mod dest;
 pub mod dir;
+pub mod entry;
 pub mod large;
 pub mod list;
 pub mod marker;

@@ -213,14 +213,16 @@ pub fn opened_up<D: Disk, T>(
     fd: &D::Fd,
     change: impl Fn() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
+    let was_opened_up = dir.facts().was_opened_up;
     match change() {
-        Err(Errno::ACCESS) if !dir.facts().was_opened_up => {
+        Err(Errno::ACCESS) if !was_opened_up => {
             let mode = disk.stat(fd)?.mode;
-            if mode & 0o300 == 0o300 {
-                return Err(Errno::ACCESS);
+            if mode & 0o300 != 0o300 {
+                disk.set_mode(fd, mode | 0o700).map_err(|_| Errno::ACCESS)?;
+                dir.learn(|facts| facts.was_opened_up = true);
+            } else if !dir.facts().was_opened_up {
+                return Err(Errno::ACCESS); // And nobody else has just opened it up.
             }
-            disk.set_mode(fd, mode | 0o700).map_err(|_| Errno::ACCESS)?;
-            dir.learn(|facts| facts.was_opened_up = true);
             change()
         }
         outcome => outcome,

@@ -72,11 +72,22 @@ pub enum Standing {
     Lost,
 }
 
+impl Standing {
+    /// Whether entries can be made in it.
+    pub fn takes_entries(self) -> bool {
+        match self {
+            Self::Listed | Self::Made | Self::Declared => true,
+            Self::Lost | Self::Absent => false,
+        }
+    }
+}
+
 struct Node<D: Disk> {
     dir: Arc<Dir<D>>,
     parent: DirId,
     standing: Standing,
-    /// Large files under way in it, and child directories whose CLOSE waits.
+    /// Large files under way in it, runs of entries that are still to be made, and child
+    /// directories whose CLOSE waits.
     busy: u32,
     /// Directories declared in it whose CLOSE has not come.
     open_below: u32,
@@ -376,6 +387,13 @@ impl<D: Disk> Tree<D> {
             .collect()
     }
 
+    /// Something in `id` is under way until `ended`: it is not closed before.
+    pub fn hold(&self, id: DirId) {
+        let mut state = self.state();
+        let node = state.dirs.get_mut(&id);
+        node.expect("the caller has found it").busy += 1;
+    }
+
     /// CLOSE came: the directory to finish now, if nothing in it is under way.
     pub fn close(&self, id: DirId, meta: Option<Meta>) -> Result<Option<Closing<D>>, WireError> {
         let mut state = self.state();
@@ -399,7 +417,7 @@ impl<D: Disk> Tree<D> {
         Ok((!is_busy).then(|| state.retire(id, meta)))
     }
 
-    /// A large file in `id` has ended: the directories, innermost first, that were waiting for it.
+    /// What was under way in `id` has ended: the directories, innermost first, that waited for it.
     pub fn ended(&self, id: DirId) -> Vec<Closing<D>> {
         let mut state = self.state();
         let mut closings = Vec::new();

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::{Action, Env, Event, SessionError};
 use crate::job::Work;
-use crate::job::apply_pack::ApplyPack;
+use crate::job::apply_pack::{ApplyPack, Pass};
 use crate::job::dest::{Finish, OpenDest, Retire, Scope};
 use crate::job::large::{EndLarge, Fate};
 use crate::job::list::{ListTarget, TargetDir};
 use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
 use crate::limits::{
     ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, INCOMING_FILES_MAX, LISTS_WAITING_MAX, NOTICES_WAITING_MAX,
-    RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
+    PACKS_MAKING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::Kind;
 use crate::model::id::FileId;
@@ -126,6 +126,9 @@ pub struct Target<D: Disk> {
     is_applying: bool,
     /// A PACK that had much to tell and waits until that is told.
     applying: Option<Box<ApplyPack<D>>>,
+    /// PACKs whose entries are still to be made.
+    making: VecDeque<Box<ApplyPack<D>>>,
+    making_running: usize,
     requests: VecDeque<TargetDir<D>>,
     is_listing: bool,
     /// A list job whose frame went out and that wants another block.
@@ -180,6 +183,8 @@ impl<D: Disk> Target<D> {
             packs: VecDeque::new(),
             is_applying: false,
             applying: None,
+            making: VecDeque::new(),
+            making_running: 0,
             requests: VecDeque::new(),
             is_listing: false,
             listing: None,
@@ -430,6 +435,13 @@ impl<D: Disk> Target<D> {
         if may_tell_more && let Some(job) = self.applying.take() {
             return Some(Action::Job(Work::Apply(job)));
         }
+        if may_tell_more
+            && self.making_running < PACKS_MAKING_MAX
+            && let Some(job) = self.making.pop_front()
+        {
+            self.making_running += 1;
+            return Some(Action::Job(Work::Apply(job)));
+        }
         if !self.is_applying
             && may_tell_more
             && self.ends_running < ENDS_RUNNING_MAX
@@ -478,6 +490,8 @@ impl<D: Disk> Target<D> {
     fn is_quiet(&self) -> bool {
         self.packs.is_empty()
             && !self.is_applying
+            && self.making.is_empty()
+            && self.making_running == 0
             && !self.is_listing
             && self.listing.is_none()
             && self.requests.is_empty()
@@ -494,6 +508,8 @@ impl<D: Disk> Target<D> {
             self.is_applying = false;
             self.recv_held -= 1;
         }
+        self.recv_held -= self.making.len();
+        self.making.clear();
         self.requests.clear();
         self.listing = None;
         self.held = None;
@@ -875,11 +891,25 @@ impl<D: Disk> Target<D> {
         let outcomes = std::mem::take(&mut job.outcomes);
         let begun = std::mem::take(&mut job.begun);
         let is_over = outcomes.error.is_some() || outcomes.fatal.is_some();
-        if job.is_finished() || is_over {
-            self.is_applying = false;
-            self.recv_held -= 1;
-        } else {
-            self.applying = Some(job);
+        let (pass, is_through) = (job.pass(), job.is_through());
+        match pass {
+            Pass::First if !is_through && !is_over => self.applying = Some(job),
+            Pass::First => {
+                self.is_applying = false;
+                if !is_over && job.turn_to_entries() {
+                    self.making.push_back(job);
+                } else {
+                    self.recv_held -= 1;
+                }
+            }
+            Pass::Second => {
+                self.making_running -= 1;
+                if !is_through && !is_over {
+                    self.making.push_front(job);
+                } else {
+                    self.recv_held -= 1;
+                }
+            }
         }
         for (file, size, fd) in begun {
             let is_lost = fd.is_none();

@@ -275,8 +275,11 @@
 //!
 //! # 7 PACK
 //!
-//! Operations, to the end of the payload. They are applied **in stream order**, one PACK after the
-//! other. One that fails on the target's disk is told by a NOTICE, and the next one is applied.
+//! Operations, to the end of the payload. Those that others build on (DELETE, MKDIR, BEGIN, CLOSE)
+//! are applied **in stream order**, one PACK after the other. FILE, SYMLINK, NODE and META, each of
+//! one entry, come after all of those before them and before the CLOSE of their directory, but in any
+//! order among themselves; so a source names an entry once. An operation that fails on the target's
+//! disk is told by a NOTICE, and the next one is applied.
 //! Each begins:
 //!
 //! | field | | |
@@ -439,7 +442,8 @@
 //! error. On each side frames are heard in stream order; what overtakes what afterwards:
 //!
 //! - LIST is answered beside the PACKs and says nothing about them.
-//! - Operations wait for those before them. DATA waits for its BEGIN and then for nothing.
+//! - Operations wait for those before them, but for entries (section 7). DATA waits for its BEGIN and
+//!   then for nothing.
 //! - A file gets its name at END, whenever that is; a directory its time after that.
 //! - NOTICE and STOP come as things happen, all before the REPORT.
 //!

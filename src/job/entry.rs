@@ -1,0 +1,332 @@
+//! Makes one entry of a directory: under a temp name, whole and dressed, and then under its own.
+
+use std::sync::Arc;
+
+use super::dir::Dir;
+use super::large::drop_temp;
+use super::own_name::TempName;
+use super::prune::opened_up;
+use super::tree::{Closing, Outcomes, Tree};
+use crate::model::entry::{Kind, Meta};
+use crate::model::id::DirId;
+use crate::model::name::Name;
+use crate::model::policy::Durability;
+use crate::model::report::{Attempt, Why};
+use crate::ops::disk::{Lock, SharedFd};
+use crate::ops::{Disk, Errno};
+use crate::wire::WireError;
+use crate::wire::pack::PackOp;
+
+/// A directory that entries are made in, open, with this session's shared lock on it.
+pub struct Here<D: Disk> {
+    pub id: DirId,
+    pub dir: Arc<Dir<D>>,
+    pub fd: SharedFd<D>,
+}
+
+/// What was tried in vain, and why it failed.
+pub type Failed = (Attempt, Why);
+
+pub fn errno(attempt: Attempt) -> impl Fn(Errno) -> Failed {
+    move |errno| (attempt, Why::Errno(errno))
+}
+
+/// Whether an operation makes or changes one entry and leaves all others alone; then the directory
+/// and the name of it.
+pub fn entry_of<'a>(op: &PackOp<'a>) -> Option<(DirId, Name<'a>)> {
+    match *op {
+        PackOp::File { dir, name, .. }
+        | PackOp::Symlink { dir, name, .. }
+        | PackOp::Node { dir, name, .. }
+        | PackOp::Meta { dir, name, .. } => Some((dir, name)),
+        PackOp::Delete { .. }
+        | PackOp::MakeDir { .. }
+        | PackOp::Begin { .. }
+        | PackOp::Close { .. } => None,
+    }
+}
+
+/// Whether the session may do to an entry what `op` says.
+pub fn check_entry<D: Disk>(tree: &Tree<D>, op: &PackOp<'_>) -> Result<(), WireError> {
+    match op {
+        PackOp::File { meta, .. } | PackOp::Begin { meta, .. } => check_kind(meta, &[Kind::File]),
+        PackOp::Symlink { meta, .. } => check_kind(meta, &[Kind::Symlink]),
+        PackOp::Node { meta, .. } => {
+            let kinds = [
+                Kind::Fifo,
+                Kind::Socket,
+                Kind::CharDevice,
+                Kind::BlockDevice,
+            ];
+            check_kind(meta, &kinds)?;
+            if tree.rights.nodes {
+                Ok(())
+            } else {
+                Err(WireError::OutOfOrder {
+                    frame: "PACK with a device, which this session may not make,",
+                })
+            }
+        }
+        PackOp::Meta { meta, .. } => check_kind(
+            meta,
+            &[
+                Kind::File,
+                Kind::Symlink,
+                Kind::Fifo,
+                Kind::Socket,
+                Kind::CharDevice,
+                Kind::BlockDevice,
+            ],
+        ),
+        PackOp::Close {
+            meta: Some(meta), ..
+        } => check_kind(meta, &[Kind::Dir]),
+        PackOp::Close { meta: None, .. } | PackOp::Delete { .. } | PackOp::MakeDir { .. } => Ok(()),
+    }
+}
+
+/// Carries out an operation for which `entry_of` is not `None`.
+pub fn make_entry<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    op: &PackOp<'_>,
+) -> Result<(), Failed> {
+    match *op {
+        PackOp::File {
+            name,
+            meta,
+            content,
+            ..
+        } => file(disk, tree, here, name, &meta, content),
+        PackOp::Symlink {
+            name, meta, target, ..
+        } => {
+            let make = |temp: &[u8]| disk.make_symlink(&here.fd, temp, target);
+            by_name(disk, tree, here, name, &meta, Attempt::MakeLink, make)
+        }
+        PackOp::Node {
+            name, meta, rdev, ..
+        } => {
+            let make = |temp: &[u8]| disk.make_node(&here.fd, temp, meta.kind, 0o600, rdev);
+            by_name(disk, tree, here, name, &meta, Attempt::MakeNode, make)
+        }
+        PackOp::Meta { name, meta, .. } => fix_meta(disk, tree, here, name, &meta),
+        PackOp::Delete { .. }
+        | PackOp::MakeDir { .. }
+        | PackOp::Begin { .. }
+        | PackOp::Close { .. } => unreachable!("no entry of its own"),
+    }
+}
+
+fn check_kind(meta: &Meta, allowed: &[Kind]) -> Result<(), WireError> {
+    if allowed.contains(&meta.kind) {
+        Ok(())
+    } else {
+        Err(WireError::Forbidden {
+            what: "kind of an entry",
+            value: u64::from(meta.kind.mode_bits()),
+        })
+    }
+}
+
+/// Opens `dir` and takes this session's shared lock, which keeps others from cleaning our temps.
+pub fn open_for_change<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &Dir<D>,
+) -> Result<SharedFd<D>, Errno> {
+    let fd = dir.fd(disk, &tree.cache)?;
+    let facts = dir.facts();
+    if !facts.is_locked || facts.has_default_acl.is_none() {
+        if !tree.policy.dry_run {
+            // A cleaner holds its lock for a moment only; without ours the worst is a retry.
+            let _ = disk.try_lock(&fd, Lock::Shared);
+        }
+        let has_default_acl = facts
+            .has_default_acl
+            .unwrap_or_else(|| disk.has_default_acl(&fd));
+        dir.learn(|facts| {
+            facts.is_locked = true;
+            facts.has_default_acl = Some(has_default_acl);
+        });
+    }
+    Ok(fd)
+}
+
+/// The owner that an entry should get, where it is not what a new entry has by itself.
+fn owner_to_set<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> Option<(u32, u32)> {
+    let has_by_itself = (tree.identity.uid, tree.identity.gid);
+    let is_right = (meta.uid, meta.gid) == has_by_itself && !dir.facts().is_setgid;
+    (tree.rights.owners && !is_right).then_some((meta.uid, meta.gid))
+}
+
+/// The mode that an entry ends with.
+pub fn final_mode<D: Disk>(tree: &Tree<D>, meta: &Meta) -> u16 {
+    if tree.rights.setid {
+        meta.mode
+    } else {
+        meta.mode & !0o6000
+    }
+}
+
+/// Whether a new file can be made with its final mode: nothing has to be mended afterwards that
+/// would show its content to others meanwhile.
+pub fn is_plain<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> bool {
+    let facts = dir.facts();
+    owner_to_set(tree, dir, meta).is_none()
+        && facts.has_default_acl == Some(false)
+        && final_mode(tree, meta) & 0o7000 == 0
+}
+
+/// Owner, mode and, last, time of a file that is written. `is_plain`: it was made with its mode
+/// and has its owner.
+pub fn dress_file<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    fd: &D::Fd,
+    meta: &Meta,
+    is_plain: bool,
+) -> Result<(), Errno> {
+    if !is_plain {
+        if tree.rights.owners {
+            disk.set_owner(fd, meta.uid, meta.gid)?;
+        }
+        disk.set_mode(fd, final_mode(tree, meta))?; // After the owner: chown clears set-id bits.
+    }
+    disk.set_mtime(fd, meta.mtime)
+}
+
+/// A whole small file: temp name, content, metadata, rename.
+fn file<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    name: Name<'_>,
+    meta: &Meta,
+    content: &[u8],
+) -> Result<(), Failed> {
+    let temp = tree.temp_name();
+    let plain = is_plain(tree, &here.dir, meta);
+    let mode = if plain { final_mode(tree, meta) } else { 0o600 };
+    let create = || disk.create_file(&here.fd, temp.bytes(), mode);
+    let fd = opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
+    let written = write_all(disk, &fd, content)
+        .map_err(errno(Attempt::Write))
+        .and_then(|()| dress_file(disk, tree, &fd, meta, plain).map_err(errno(Attempt::SetMeta)))
+        .and_then(|()| match tree.policy.durability {
+            Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
+            Durability::None | Durability::Session => Ok(()),
+        });
+    name_or_drop(disk, tree, here, &temp, name, written)
+}
+
+/// Gives what stands under `temp` its name if all before went well, and else removes it.
+fn name_or_drop<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    temp: &TempName,
+    name: Name<'_>,
+    before: Result<(), Failed>,
+) -> Result<(), Failed> {
+    let named = before.and_then(|()| {
+        disk.rename(&here.fd, temp.bytes(), name.bytes())
+            .map_err(errno(Attempt::Rename))
+    });
+    match named {
+        Ok(()) => tree.count(|counts| counts.files_made += 1),
+        Err(_) => drop_temp(disk, &here.fd, temp.bytes()),
+    }
+    named
+}
+
+fn write_all<D: Disk>(disk: &D, fd: &D::Fd, content: &[u8]) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < content.len() {
+        match disk.write(fd, &content[written..], written as u64)? {
+            0 => return Err(Errno::IO),
+            bytes => written += bytes,
+        }
+    }
+    Ok(())
+}
+
+/// A symlink or node: made under a temp name, dressed by name, renamed.
+fn by_name<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    name: Name<'_>,
+    meta: &Meta,
+    attempt: Attempt,
+    make: impl Fn(&[u8]) -> Result<(), Errno>,
+) -> Result<(), Failed> {
+    let temp: TempName = tree.temp_name();
+    opened_up(disk, &here.dir, &here.fd, || make(temp.bytes())).map_err(errno(attempt))?;
+    let made = dress_by_name(disk, tree, here, temp.bytes(), meta).map_err(errno(Attempt::SetMeta));
+    name_or_drop(disk, tree, here, &temp, name, made)
+}
+
+/// Owner, mode and, last, time of an entry that can't be opened.
+fn dress_by_name<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    name: &[u8],
+    meta: &Meta,
+) -> Result<(), Errno> {
+    if tree.rights.owners {
+        disk.set_owner_at(&here.fd, name, meta.uid, meta.gid)?;
+    }
+    if meta.kind != Kind::Symlink {
+        disk.set_mode_at(&here.fd, name, final_mode(tree, meta))?;
+    }
+    disk.set_mtime_at(&here.fd, name, meta.mtime)
+}
+
+fn fix_meta<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    name: Name<'_>,
+    meta: &Meta,
+) -> Result<(), Failed> {
+    let stat = disk
+        .stat_at(&here.fd, name.bytes())
+        .map_err(errno(Attempt::Stat))?;
+    if stat.kind != meta.kind {
+        // It changed hands since it was listed; the next push sees what it is now.
+        return Err((Attempt::SetMeta, Why::Changing));
+    }
+    dress_by_name(disk, tree, here, name.bytes(), meta).map_err(errno(Attempt::SetMeta))?;
+    tree.count(|counts| counts.meta_fixed += 1);
+    Ok(())
+}
+
+/// The last thing that happens in a directory: owner, mode and, last, time.
+pub fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: &mut Outcomes) {
+    let Some(meta) = &closing.meta else { return };
+    if tree.policy.dry_run {
+        return;
+    }
+    let dressed = closing.dir.fd(disk, &tree.cache).and_then(|fd| {
+        if tree.rights.owners {
+            disk.set_owner(&fd, meta.uid, meta.gid)?;
+        }
+        disk.set_mode(&fd, final_mode(tree, meta))?;
+        disk.set_mtime(&fd, meta.mtime)?;
+        match tree.policy.durability {
+            Durability::File => disk.sync_file(&fd),
+            Durability::None | Durability::Session => Ok(()),
+        }
+    });
+    if let Err(code) = dressed {
+        outcomes.failed(
+            tree,
+            Attempt::SetMeta,
+            Why::Errno(code),
+            closing.dir.path_below_root(b""),
+        );
+    }
+}
