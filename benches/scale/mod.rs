@@ -2,9 +2,10 @@
 //!
 //! `options` says what to measure, `row` what there is, `race` runs one row round by round in a
 //! `ground` that holds the `tree`s; `tool` knows the command lines, `child` and `daemon` the
-//! processes, `procfs` what the kernel says of them. `figures` makes numbers of runs, `table` shows
+//! processes, `procfs` what the kernel says of them. `allocations` counts in this very process. `figures` makes numbers of runs, `table` shows
 //! them, `record` keeps them.
 
+mod allocations;
 mod child;
 mod daemon;
 mod failure;
@@ -21,6 +22,7 @@ mod table;
 mod tool;
 mod tree;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -33,6 +35,7 @@ use stop::Stop;
 pub fn main() -> ExitCode {
     let ended = match options::read() {
         Some(Mode::Streaming(options)) => streaming(&options),
+        Some(Mode::Allocations(options)) => count_allocations(&options.dir),
         None => return ExitCode::SUCCESS,
     };
     match ended {
@@ -76,7 +79,19 @@ fn streaming(options: &Streaming) -> Result<bool> {
         table::row(row, &outcome, options);
         record.add(row, &outcome);
     }
+    if options.rows.is_empty() && all_well {
+        let per_file = allocations::measure(&ground, &stop)?;
+        per_file.show();
+        record.add_value(per_file.value());
+    }
     let path = record.write(&options.json_path())?;
     table::say(&format!("raw runs: {}", path.display()));
     Ok(all_well)
+}
+
+fn count_allocations(dir: &Path) -> Result<bool> {
+    let stop = Stop::on_signals()?;
+    let ground = Ground::new(dir)?;
+    allocations::measure(&ground, &stop)?.show();
+    Ok(true)
 }

@@ -24,6 +24,15 @@ struct Line {
 pub enum Mode {
     /// Time, CPU, memory and first file of whole pushes, sy and its peers in turns
     Streaming(Streaming),
+    /// Heap allocations per file, at the end of the table, too
+    Allocations(Allocations),
+}
+
+#[derive(Args)]
+pub struct Allocations {
+    /// Where the trees are made, and removed again
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub dir: PathBuf,
 }
 
 #[derive(Args)]

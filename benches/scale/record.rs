@@ -104,6 +104,10 @@ impl Record {
         self.rows.push(value);
     }
 
+    pub fn add_value(&mut self, row: Value) {
+        self.rows.push(row);
+    }
+
     /// Returns where it went.
     pub fn write(mut self, path: &Path) -> Result<PathBuf> {
         self.head["rows"] = self.rows.into();

@@ -22,6 +22,10 @@ pub fn say(line: &str) {
     eprintln!("  {line}");
 }
 
+pub fn line(line: &str) {
+    println!("{line}");
+}
+
 pub fn list(rows: &[Row]) {
     for row in rows {
         println!("{:15} {}", row.name, title(row));
