@@ -312,7 +312,7 @@ impl Scene {
     fn check(&mut self) {
         self.assert_outside_untouched();
         if let Some(sshd) = &self.sshd {
-            guard::wait_until("sessions to end", || sshd.sessions_count() == 0);
+            guard::wait_until("sessions to end", || sshd.is_quiet());
         }
         self.assert_no_litter();
         self.assert_serves();

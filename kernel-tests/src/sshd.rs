@@ -109,11 +109,25 @@ impl Sshd {
         Push::new(dest).option("-e").option(self.rsh())
     }
 
-    /// Sessions that have not ended, counted by the processes that serve them.
-    pub fn sessions_count(&self) -> usize {
+    /// Has every session ended, and what it ran with it? A command outlives the connection for as
+    /// long as it likes.
+    pub fn is_quiet(&self) -> bool {
         let pid = self.child.as_ref().expect("it was started").id();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-        children.map_or(0, |pids| pids.split_whitespace().count())
+        children.unwrap_or_default().is_empty() && !self.has_commands()
+    }
+
+    /// Does anything run that was started by a session? Its environment names our port.
+    fn has_commands(&self) -> bool {
+        let processes = std::fs::read_dir("/proc").expect("a kernel with /proc");
+        let port = self.port.to_string();
+        processes.flatten().any(|process| {
+            let environ = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            environ.split(|&byte| byte == 0).any(|variable| {
+                let variable = String::from_utf8_lossy(variable);
+                variable.starts_with("SSH_CONNECTION=") && variable.ends_with(&format!(" {port}"))
+            })
+        })
     }
 
     pub fn log(&self) -> String {

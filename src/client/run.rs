@@ -18,15 +18,15 @@ use super::sources;
 use crate::engine::disk::PosixDisk;
 use crate::engine::start::{self, PosixShard};
 use crate::engine::uring::SetupError;
-use crate::limits::{CONNECT_SECONDS_MAX, FRAME_HEAD_BYTES};
+use crate::limits::CONNECT_SECONDS_MAX;
 use crate::model::id::SessionId;
 use crate::model::report::{Ending, Exit, Listener, Side, Totals};
 use crate::ops::{Disk, Errno};
 use crate::session::source::Sources;
 use crate::session::target::OwnRights;
 use crate::session::{Session, SessionError, Source, Target};
+use crate::wire::WireError;
 use crate::wire::hello::{Hello, Refusal};
-use crate::wire::{Head, WireError};
 
 /// Runs `plan` and says how it went; the exit code of the program.
 pub fn push(plan: &Plan) -> Exit {
@@ -174,7 +174,10 @@ fn tell(session: &mut Session<PosixDisk>, output: &mut Output) {
     while let Some(tell) = session.next_tell() {
         output.tell(tell);
     }
-    if let Session::Source(source) = session {
+    // Until then a remote shell may be asking for a password on the same terminal.
+    if let Session::Source(source) = session
+        && source.is_greeted()
+    {
         output.progress(&source.totals(), source.is_scanned());
     }
 }
@@ -233,8 +236,9 @@ fn shell_failure(
             first[..len].to_vec()
         }
         Some(Failure::NotSy { first }) => [&first[..], &unread].concat(),
-        // It was gone before it read a word of ours, so that nobody looked at what it said.
-        Some(Failure::Lost { .. }) if !was_greeted && !begins_a_frame(&unread) => unread,
+        // It was gone before it read a word of ours, so that nobody looked at what it said. No frame
+        // is without a zero.
+        Some(Failure::Lost { .. }) if !was_greeted && !unread.contains(&0) => unread,
         Some(Failure::Lost { .. }) => Vec::new(),
         Some(_) | None => return failure,
     };
@@ -248,12 +252,6 @@ fn shell_failure(
     } else {
         Failure::ShellNoise { first: noise }
     })
-}
-
-fn begins_a_frame(bytes: &[u8]) -> bool {
-    bytes
-        .first_chunk::<FRAME_HEAD_BYTES>()
-        .is_some_and(|head| Head::decode(head).is_ok())
 }
 
 fn failure(error: &SessionError, plan: &Plan) -> Failure {

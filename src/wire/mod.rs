@@ -472,6 +472,7 @@
 //! | target on a stream | HELLO in full, and DEST opened, from the accept on | 10 s | REFUSED 7 |
 //! | target on a stream | a whole head or a whole payload, while it takes frames | 60 s | REFUSED 7 |
 //! | source on a stream | a whole head or a whole payload | `--timeout`, 60 s | closes; exit 30 |
+//! | source behind a remote shell | WELCOME | `--timeout`, 300 s | closes; exit 30 |
 //!
 //! # 13 Endings
 //!

@@ -24,4 +24,5 @@ mod metadata;
 mod names;
 mod source_changes;
 mod sources;
+mod ssh;
 mod types;
