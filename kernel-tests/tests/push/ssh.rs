@@ -323,7 +323,7 @@ fn a_shell_that_ends_without_a_word_is_told_with_its_end() {
         ("exit 3", 12, "exit code 3"),
         ("cat >/dev/null & exit 3", 12, "exit code 3"),
         ("kill -9 $$", 10, "killed by signal 9"),
-        ("exec >&- <&-; sleep 1000", 10, "closed the stream"),
+        ("exec sleep 1000 >&- <&-", 10, "closed the stream"),
     ] {
         let bench = Bench::new(&format!("echo $$ >$yard/pid; {body}"));
         let outcome = bench
