@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 something_is_missing() {
-    for tool in rsync mkfs.ext4 chattr setpriv prlimit mount bash; do
+    for tool in rsync mkfs.ext4 chattr setpriv prlimit mount bash ssh sshd ssh-keygen; do
         command -v "$tool" >/dev/null 2>&1 || return 0
     done
     return 1
@@ -15,13 +15,17 @@ PATH=$PATH:/usr/sbin:/sbin
 export PATH
 if something_is_missing; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount and bash" >&2
+        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, bash and OpenSSH" >&2
+        exit 1
+    fi
+    if [ -d /run/systemd/system ] && ! command -v sshd >/dev/null 2>&1; then
+        echo "kernel-tests/run.sh: needs openssh-server; installing it starts it, so that is up to you" >&2
         exit 1
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
     apt-get install -y -qq --no-install-recommends \
-        rsync e2fsprogs util-linux mount bash </dev/null >/dev/null
+        rsync e2fsprogs util-linux mount bash openssh-client openssh-server </dev/null >/dev/null
 fi
 
 cargo build --release --bins

@@ -43,6 +43,9 @@
 //! [`stage::sender`] reads large ones chunk by chunk. [`session::source`] joins the four.
 //! [`session::target`] has PACKs applied in order, their entries side by side, writes chunks as they come, and reports.
 //!
+//! Over ssh the stream is a socket pair to our own `ssh` ([`client::rsh`]) at one end, and what sshd
+//! gave the server as stdin and stdout ([`server::stdio`]), mostly two pipes, at the other.
+//!
 //! A push to a local path is the same two sessions in one thread, [`session::port::Link::Pair`]:
 //! blocks change hands instead of being sent. There is no second code path.
 //!
@@ -97,6 +100,7 @@
 //! | the target's disk as a whole (full, read-only) | [`job::tree::Fatal`] → REPORT | the session ends | exit 11 |
 //! | the peer | [`wire::WireError`] → [`session::SessionError`] → REFUSED | the session ends, others go on | exit 12, or 2 |
 //! | the network | [`session::SessionError::Lost`], `Silent` | the session ends | exit 10, 30 |
+//! | the remote shell | [`client::rsh::ShellEnd`], asked for where the stream is lost | the session ends | exit 10, 12, 126, 127; 2 for its noise |
 //! | ours | an assertion; in a job it is caught | that session ends | "internal error", exit 12 |
 //!
 //! An errno is never turned into text below floor 5, except into the target's last words. Advice

@@ -75,6 +75,9 @@ pub const RING_SUBMIT_EARLY: usize = 32;
 pub const RING_REAP_FULL: usize = 20;
 /// PACKs of one session whose entries are made at the same time: as many as the pool has threads.
 pub const PACKS_MAKING_MAX: usize = POOL_THREADS;
+/// Bytes of the pipes that an sshd connects a server with: Linux lets every user have 1 MiB, which
+/// is three frames and some, where 64 KiB would be a wake-up for each quarter of one.
+pub const PIPE_BYTES: usize = 1024 * 1024;
 /// Threads of a shard's pool. On two cores a second one halves small files on tmpfs.
 pub const POOL_THREADS: usize = 2;
 /// Times in a row that an operation is submitted again without having moved a byte.
@@ -84,6 +87,15 @@ pub const RESUBMITS_MAX: u32 = 16;
 pub const HANDSHAKE_SECONDS_MAX: u64 = 10;
 /// Seconds that a client waits for the server to accept.
 pub const CONNECT_SECONDS_MAX: u64 = 20;
+/// Seconds until the greeting over a remote shell, unless `--timeout` says otherwise: somebody may
+/// have to find and type a password.
+pub const SHELL_GREETING_SECONDS_MAX: u64 = 300;
+/// Seconds that a remote shell has to end by itself when the push is over.
+pub const SHELL_END_SECONDS_MAX: u64 = 5;
+/// Seconds between asking it to end and ending it.
+pub const SHELL_KILL_SECONDS: u64 = 1;
+/// Bytes that are shown of what a remote shell printed before the server spoke.
+pub const SHELL_NOISE_BYTES_MAX: usize = 96;
 /// Seconds without a byte from the peer, unless `--timeout` says otherwise.
 pub const IDLE_SECONDS_MAX: u64 = 60;
 /// Seconds that one frame of a peer may keep a block while other sessions of the shard wait for

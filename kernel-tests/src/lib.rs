@@ -33,6 +33,7 @@ pub mod proxy;
 pub mod push;
 pub mod scene;
 pub mod server;
+pub mod sshd;
 pub mod subject;
 pub mod tree;
 pub mod twin;
@@ -44,6 +45,7 @@ pub use need::Need;
 pub use push::{Outcome, Push, Running};
 pub use scene::{Route, Scene};
 pub use server::Server;
+pub use sshd::Sshd;
 pub use tree::Tree;
 pub use yard::Yard;
 

@@ -1,6 +1,6 @@
 //! What a test needs of the machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::subject;
@@ -16,6 +16,8 @@ pub enum Need {
     Mounts,
     /// Root that may mount an ext4 image through a loop device.
     LoopMounts,
+    /// OpenSSH, both ends, and root, whom its server needs.
+    Ssh,
     /// Programs can be run as an ordinary user, and that user can reach the binaries.
     Nobody,
     /// The binaries are sy's own, not a stand-in.
@@ -30,6 +32,10 @@ impl Need {
             Self::Root => rustix::process::geteuid().is_root(),
             Self::Mounts => crate::mount::Mount::tmpfs_works(),
             Self::LoopMounts => in_path("mkfs.ext4") && crate::mount::Mount::loop_works(),
+            Self::Ssh => {
+                rustix::process::geteuid().is_root()
+                    && ["ssh", "sshd", "ssh-keygen"].into_iter().all(in_path)
+            }
             Self::Nobody => nobody_can_run(subject::client()),
             Self::Sy => !subject::is_stand_in(),
         };
@@ -42,6 +48,7 @@ impl Need {
             Self::Root => "root".to_owned(),
             Self::Mounts => "the right to mount a tmpfs".to_owned(),
             Self::LoopMounts => "mkfs.ext4 and loop mounts".to_owned(),
+            Self::Ssh => "root, openssh-client and openssh-server".to_owned(),
             Self::Nobody => "setpriv, root, and binaries that anyone may run".to_owned(),
             Self::Sy => "sy itself".to_owned(),
         }
@@ -59,13 +66,19 @@ pub fn missing(what: &str) {
 }
 
 fn in_path(name: &str) -> bool {
+    find(name).is_some()
+}
+
+/// Where a program is.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let dirs = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&dirs)
         .chain([
             Path::new("/usr/sbin").to_owned(),
             Path::new("/sbin").to_owned(),
         ])
-        .any(|dir| dir.join(name).exists())
+        .map(|dir| dir.join(name))
+        .find(|path| path.exists())
 }
 
 fn nobody_can_run(program: &Path) -> bool {

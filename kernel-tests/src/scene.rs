@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 
 use crate::server::Server;
 use crate::tree::Tree;
-use crate::{Push, Yard, guard, plant, subject};
+use crate::{Need, Push, Sshd, Yard, guard, need, plant, subject};
 
 /// How a push reaches its destination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +20,8 @@ pub enum Route {
     Tcp,
     /// A server's UNIX socket.
     Unix,
+    /// A server that each push starts by ssh.
+    Ssh,
 }
 
 impl Route {
@@ -35,14 +37,22 @@ impl Route {
         Self::Unix
     }
 
+    pub fn ssh() -> Self {
+        Self::Ssh
+    }
+
+    /// Does one server stay for all pushes?
     pub fn has_server(self) -> bool {
-        self != Self::Embedded
+        match self {
+            Self::Tcp | Self::Unix => true,
+            Self::Embedded | Self::Ssh => false,
+        }
     }
 
     /// May such a session of root set owners and set-id bits and make devices?
     pub fn has_all_rights(self) -> bool {
         match self {
-            Self::Embedded | Self::Unix => true,
+            Self::Embedded | Self::Unix | Self::Ssh => true,
             Self::Tcp => false,
         }
     }
@@ -60,6 +70,7 @@ pub struct Scene {
     /// it back some time after a process ended.
     pub nobody: u32,
     server: Option<Server>,
+    sshd: Option<Sshd>,
     fds_at_start: usize,
     outside: Tree,
     aim: String,
@@ -74,6 +85,11 @@ impl Scene {
         if route == Route::Unix && subject::is_stand_in() {
             println!("skipped: the stand-in has no UNIX socket");
             return;
+        }
+        if route == Route::Ssh
+            && let Err(what) = Need::Ssh.met()
+        {
+            return need::missing(&what);
         }
         let mut scene = Self::new(route);
         scenario(&mut scene);
@@ -91,13 +107,17 @@ impl Scene {
             route,
             nobody: ordinary_user(),
             server: None,
+            sshd: None,
             fds_at_start: 0,
             outside,
             aim: "dst".to_owned(),
             yard,
         };
-        if route != Route::Embedded {
+        if route.has_server() {
             scene.serve(Server::new(scene.yard.path()));
+        }
+        if route == Route::Ssh {
+            scene.sshd = Some(Sshd::start(&scene.yard.join("sshd"), ""));
         }
         scene
     }
@@ -113,6 +133,11 @@ impl Scene {
     #[track_caller]
     pub fn server(&mut self) -> &mut Server {
         self.server.as_mut().expect("this route has a server")
+    }
+
+    #[track_caller]
+    pub fn sshd(&self) -> &Sshd {
+        self.sshd.as_ref().expect("this route has an sshd")
     }
 
     pub fn path(&self) -> &Path {
@@ -183,6 +208,7 @@ impl Scene {
                     .option("--socket")
                     .option(socket)
             }
+            Route::Ssh => self.sshd().push(self.export().join(dest)),
         };
         push.options(self.rsync_rights())
     }
@@ -285,10 +311,11 @@ impl Scene {
     #[track_caller]
     fn check(&mut self) {
         self.assert_outside_untouched();
-        self.assert_no_litter();
-        if self.server.is_some() {
-            self.assert_serves();
+        if let Some(sshd) = &self.sshd {
+            guard::wait_until("sessions to end", || sshd.is_quiet());
         }
+        self.assert_no_litter();
+        self.assert_serves();
     }
 }
 

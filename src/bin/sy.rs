@@ -16,7 +16,8 @@ fn main() -> ExitCode {
             return ExitCode::from(args::exit_of(&answer) as u8);
         }
     };
-    let Command::Push(push) = cli.command;
+    let Command::Push(mut push) = cli.command;
+    push.rsh_usual = std::env::var_os("SY_RSH");
     let exit = match Plan::new(push) {
         Ok(plan) => sy::client::run::push(&plan),
         Err(error) => output::plan_error(&error),

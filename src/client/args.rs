@@ -34,10 +34,13 @@ SRC and DEST:
   dir              the directory itself: it becomes DEST/dir
   dir/             its contents, as in rsync
   /path, path      a DEST on this host; ./a:b where a name holds a colon
+  [user@]host:path your own ssh runs sy-server there; path begins in your
+                   home, unless at a slash; ~/path is the same
   sy://host[:port]/module/path
                    a server (port 7873); an IPv6 address stands in brackets
   host::module/path
-                   the same, as rsync spells it
+                   the same, as rsync spells it; with -e the server that the
+                   remote shell starts, where a key is kept to modules
   sy:///module/path
                    the server of this host, over its UNIX socket
 
@@ -53,14 +56,19 @@ Exit codes, as rsync's:
   10  no connection, or it was lost
   11  a fatal error of the target's disk: full, read-only
   12  the peer broke the protocol, or bits flipped on the way
+  14  the remote shell could not be started here
   20  SIGINT, SIGTERM or SIGHUP
   23  some entries failed; each was named
   24  some source files vanished during the push; each was named
   25  --max-delete stopped deletions
   30  the peer was silent for too long
   35  the server did not accept the connection in time
+ 126  the remote shell could not run sy-server there
+ 127  the remote shell did not find sy-server there
 
 Examples:
+  sy push photos/ nas:backup/photos
+  sy push -e 'ssh -p 2222' photos me@nas:/srv/backup/
   sy push -n --delete photos/ sy://nas/backup/photos
   sy push --stats /etc /home sy:///backup/$(hostname)/";
 
@@ -71,7 +79,7 @@ SRC/ means its contents. Exit codes are rsync's; --help explains them all.";
 ///
 /// It recurses and keeps what rsync -a keeps: modes, times, symlinks, and as root also owners and
 /// devices. Files whose size and time agree are left alone.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(
     override_usage = "sy push [OPTIONS] SRC... DEST",
     after_help = EXIT_CODES_SHORT,
@@ -162,6 +170,27 @@ pub struct PushArgs {
     #[arg(long, overrides_with = "progress", help_heading = "Output")]
     pub no_progress: bool,
 
+    /// The remote shell, for host:path: a command
+    ///
+    /// Default: what SY_RSH says, else ssh. Spaces separate its words; quotes hold them together,
+    /// as in rsync. With it, host::module/path goes by the remote shell, too.
+    #[arg(short = 'e', long, value_name = "COMMAND", help_heading = "Connection")]
+    pub rsh: Option<OsString>,
+    /// SY_RSH of the environment.
+    #[arg(skip)]
+    pub rsh_usual: Option<OsString>,
+    /// What to run there, for host:path
+    ///
+    /// Default: sy-server. The shell on that host reads it, so it may be a command: 'sudo
+    /// sy-server'.
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "sy-server",
+        hide_default_value = true,
+        help_heading = "Connection"
+    )]
+    pub sy_path: OsString,
     /// The UNIX socket of sy:///module/path
     ///
     /// Default: /run/sy/sy.sock
@@ -169,7 +198,8 @@ pub struct PushArgs {
     pub socket: Option<OsString>,
     /// Give up after that long without a sign of life
     ///
-    /// Default: 60; 0 waits for ever. Both ends send signs of life while they are busy.
+    /// Default: 60, and 300 until a remote shell has let you in; 0 waits for ever. Both ends send
+    /// signs of life while they are busy.
     #[arg(long, value_name = "SECONDS", help_heading = "Connection")]
     pub timeout: Option<u64>,
     /// How to do input and output: auto, uring
@@ -245,6 +275,9 @@ pub(crate) mod tests {
             "--timeout=5",
             "--numeric-ids",
             "--socket=/s",
+            "-e",
+            "ssh -p 1",
+            "--sy-path=/opt/sy-server",
             "a",
             "b",
             "c",
@@ -256,6 +289,8 @@ pub(crate) mod tests {
         assert_eq!(args.durability, Durability::File);
         assert_eq!(args.engine, EngineChoice::Uring);
         assert_eq!(args.timeout, Some(5));
+        assert_eq!(args.rsh.as_deref(), Some("ssh -p 1".as_ref()));
+        assert_eq!(args.sy_path, "/opt/sy-server");
         assert_eq!(args.paths.len(), 3);
     }
 

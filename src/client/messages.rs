@@ -6,6 +6,8 @@ use std::fmt;
 use rustix::io::Errno;
 
 use super::plan::{PlanError, Wrong};
+use super::rsh::ShellEnd;
+use crate::limits::SHELL_NOISE_BYTES_MAX;
 use crate::model::escape;
 use crate::model::report::{Attempt, Ending, Exit, Side, Trouble, Why};
 use crate::wire::hello::Refusal;
@@ -56,6 +58,8 @@ pub enum Failure {
         refusal: Refusal,
         text: Vec<u8>,
     },
+    /// A server behind a remote shell that has no place outside its modules.
+    ModulesOnly,
     /// Something else answers there; the first bytes that it sent.
     NotSy {
         first: Vec<u8>,
@@ -102,6 +106,22 @@ pub enum Failure {
     Engine {
         errno: Errno,
     },
+    /// The remote shell can't be started.
+    ShellStart {
+        program: Vec<u8>,
+        errno: Errno,
+    },
+    /// The remote shell ended the stream before the server's last word.
+    ShellEnded {
+        end: ShellEnd,
+        was_greeted: bool,
+        /// What it was to run.
+        sy_path: Vec<u8>,
+    },
+    /// What a remote shell printed before the server's first word.
+    ShellNoise {
+        first: Vec<u8>,
+    },
 }
 
 impl Failure {
@@ -110,7 +130,9 @@ impl Failure {
             Self::NameLookup { .. } | Self::Connect { .. } | Self::Lost { .. } => Exit::Socket,
             Self::ConnectTimeout { .. } => Exit::ConnectTimeout,
             Self::Refused { refusal, .. } => refusal.exit(),
-            Self::NotSy { .. } | Self::Version { .. } => Exit::Incompatible,
+            Self::NotSy { .. } | Self::ShellNoise { .. } | Self::Version { .. } => {
+                Exit::Incompatible
+            }
             Self::Silent { .. } => Exit::Timeout,
             Self::Signal { .. } => Exit::Signal,
             Self::Protocol { .. } => Exit::Stream,
@@ -118,7 +140,19 @@ impl Failure {
             Self::Source { .. } | Self::EmptySource { .. } | Self::OntoItself { .. } => {
                 Exit::Selection
             }
-            Self::Engine { .. } => Exit::Start,
+            Self::Engine { .. } | Self::ModulesOnly => Exit::Start,
+            Self::ShellStart { .. } => Exit::Ipc,
+            Self::ShellEnded {
+                end: ShellEnd::Code(code),
+                was_greeted: false,
+                ..
+            } => match code {
+                126 => Exit::RemoteRun,
+                127 => Exit::RemoteMissing,
+                255 => Exit::Socket,
+                _ => Exit::Stream,
+            },
+            Self::ShellEnded { .. } => Exit::Socket,
         }
     }
 }
@@ -142,6 +176,10 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
             Some("check the host, and firewalls on the way"),
         ),
         Failure::Refused { refusal, text } => refused(place, *refusal, text),
+        Failure::ModulesOnly => message(
+            format!("{place}: refused: only modules can be pushed to there"),
+            Some("sy push -e ssh SRC HOST::MODULE/path"),
+        ),
         Failure::NotSy { first } => not_sy(place, first),
         Failure::Version { ours, theirs } => version(place, *ours, *theirs),
         Failure::Lost { errno } => message(
@@ -209,6 +247,78 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
                 _ => None,
             },
         ),
+        Failure::ShellStart { program, errno } => message(
+            format!(
+                "{}: cannot be started: {}",
+                escape::name(program),
+                errno_text(*errno)
+            ),
+            Some("install ssh, or name another remote shell with --rsh"),
+        ),
+        Failure::ShellEnded {
+            end,
+            was_greeted: false,
+            sy_path,
+        } => shell_failed(place, *end, sy_path),
+        Failure::ShellEnded {
+            end,
+            was_greeted: true,
+            ..
+        } => message(
+            format!("{place}: connection lost: {}", shell_end_text(*end)),
+            Some("run the same push again: what arrived is not sent twice"),
+        ),
+        Failure::ShellNoise { first } => message(
+            format!(
+                "{place}: cannot push: something else than sy-server speaks first: '{}'",
+                escape::text(&first[..first.len().min(SHELL_NOISE_BYTES_MAX)])
+            ),
+            Some(
+                "keep the shell's start-up files over there from printing where no terminal is, \
+                 and ssh from making one (-t); `ssh HOST true` must print nothing",
+            ),
+        ),
+    }
+}
+
+/// A remote shell that did not get as far as the server's first word.
+fn shell_failed(place: &str, end: ShellEnd, sy_path: &[u8]) -> Message {
+    let server = escape::name(sy_path);
+    match end {
+        ShellEnd::Code(127) => message(
+            format!("{place}: cannot push: {server}: not found there (exit code 127)"),
+            Some("install sy there; --sy-path PATH where the shell over there does not find it"),
+        ),
+        ShellEnd::Code(126) => message(
+            format!("{place}: cannot push: {server}: cannot be run there (exit code 126)"),
+            Some("check its mode, and that it was built for that host"),
+        ),
+        ShellEnd::Code(255) => message(
+            format!("{place}: cannot connect: the remote shell failed (exit code 255)"),
+            Some("its own words stand above; try it alone: ssh HOST true"),
+        ),
+        ShellEnd::Code(_) => message(
+            format!(
+                "{place}: cannot push: {} before {server} spoke",
+                shell_end_text(end)
+            ),
+            Some("words above tell why; if there are none: ssh HOST sy-server --version"),
+        ),
+        ShellEnd::Signal(_) | ShellEnd::Lingered => message(
+            format!(
+                "{place}: connection lost: {} before {server} spoke",
+                shell_end_text(end)
+            ),
+            None,
+        ),
+    }
+}
+
+fn shell_end_text(end: ShellEnd) -> String {
+    match end {
+        ShellEnd::Code(code) => format!("the remote shell ended (exit code {code})"),
+        ShellEnd::Signal(signal) => format!("the remote shell was killed by signal {signal}"),
+        ShellEnd::Lingered => "the remote shell closed the stream".to_owned(),
     }
 }
 
@@ -473,17 +583,23 @@ pub fn plan_error(error: &PlanError) -> Message {
         Wrong::RemoteSource => {
             Some("./HOST:PATH for a local name, or run sy push over there".into())
         }
-        Wrong::RemoteShell => {
-            let local = escape::name(&error.arg);
-            Some(format!("sy://host/module/path, or ./{local} for a local name").into())
-        }
         Wrong::Scheme | Wrong::NoModule | Wrong::Port => {
             Some("sy://host[:port]/module/path".into())
         }
         Wrong::User => Some("leave out 'user@'".into()),
-        Wrong::Host => Some(
-            "sy://host/module/path; an IPv6 address stands in brackets: sy://[::1]/module".into(),
-        ),
+        Wrong::Host => {
+            let local = escape::name(&error.arg);
+            let all = "an IPv6 address stands in brackets: [::1]:path or sy://[::1]/module";
+            Some(format!("{all}; ./{local} for a local name").into())
+        }
+        Wrong::Dash => {
+            let local = escape::name(&error.arg);
+            Some(format!("./{local} for a local name").into())
+        }
+        Wrong::Tilde => Some("the path in full, or from your home down".into()),
+        Wrong::DotDotThere => Some("the path in full, or from your home down".into()),
+        Wrong::RshEmpty | Wrong::RshQuote(_) => Some("--rsh 'ssh -p 2222'".into()),
+        Wrong::RshUnused => Some("leave out --rsh, or push to host:path".into()),
         Wrong::DotDot => Some("the path from the module's root down".into()),
         Wrong::SocketUnused => Some("leave out --socket, or push to sy:///module/path".into()),
         Wrong::Module(_)
@@ -526,6 +642,9 @@ pub fn ending(ending: &Ending) -> Option<Message> {
             Some("a higher --max-delete, after a look at what -n --delete would remove"),
         ),
         Exit::Usage
+        | Exit::Ipc
+        | Exit::RemoteRun
+        | Exit::RemoteMissing
         | Exit::Incompatible
         | Exit::Selection
         | Exit::Start
@@ -606,13 +725,64 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_shell_is_refused_with_both_ways_out() {
-        let error = Plan::new(push(&["a", "host:path"])).unwrap_err();
+    fn a_host_that_looks_like_an_option_is_refused_with_a_way_out() {
+        let error = Plan::new(push(&["--", "a", "-oProxyCommand=x:path"])).unwrap_err();
+        assert_eq!(error.wrong, Wrong::Host);
+        let error = Plan::new(push(&["--", "a", "-host:path"])).unwrap_err();
         assert_eq!(
             plan_error(&error).to_string(),
-            "sy: host:path: remote shells are not part of this version\n  \
-             try: sy://host/module/path, or ./host:path for a local name"
+            "sy: -host:path: cannot be DEST: a host or user does not begin with '-'\n  \
+             try: ./-host:path for a local name"
         );
+    }
+
+    #[test]
+    fn the_end_of_a_remote_shell_has_its_exit_code_and_one_line() {
+        let ended = |end, was_greeted| Failure::ShellEnded {
+            end,
+            was_greeted,
+            sy_path: b"sy-server".to_vec(),
+        };
+        for (end, was_greeted, exit, words) in [
+            (
+                ShellEnd::Code(127),
+                false,
+                127,
+                "sy-server: not found there",
+            ),
+            (ShellEnd::Code(126), false, 126, "cannot be run there"),
+            (ShellEnd::Code(255), false, 10, "cannot connect"),
+            (ShellEnd::Code(1), false, 12, "(exit code 1) before"),
+            (ShellEnd::Code(0), false, 12, "(exit code 0) before"),
+            (ShellEnd::Signal(9), false, 10, "killed by signal 9"),
+            (ShellEnd::Lingered, false, 10, "closed the stream"),
+            (ShellEnd::Code(127), true, 10, "connection lost"),
+            (ShellEnd::Code(255), true, 10, "connection lost"),
+            (ShellEnd::Signal(15), true, 10, "killed by signal 15"),
+        ] {
+            let ended = ended(end, was_greeted);
+            let said = failure("nas", &ended);
+            assert_eq!(ended.exit() as u8, exit, "{said}");
+            assert!(
+                said.text.starts_with("nas: ") && said.text.contains(words),
+                "{said}"
+            );
+            assert!(!said.text.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn noise_of_a_remote_shell_is_shown_escaped_and_cut() {
+        let noise = Failure::ShellNoise {
+            first: [&b"\x1b[2JWelcome\n"[..], &[b'x'; 200]].concat(),
+        };
+        let said = failure("nas", &noise);
+        assert!(
+            said.text.contains(r"first: '\x1b[2JWelcome\x0axxx"),
+            "{said}"
+        );
+        assert!(said.text.len() < 250 && said.hint.is_some());
+        assert_eq!(noise.exit() as u8, 2);
     }
 
     #[test]

@@ -5,5 +5,6 @@ pub mod messages;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod rsh;
 pub mod run;
 pub mod sources;

@@ -5,8 +5,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::args::PushArgs;
+use super::rsh::{self, OpenQuote};
 use crate::limits::{
-    DEST_COMPONENTS_MAX, IDLE_SECONDS_MAX, PORT_DEFAULT, SOCKET_DEFAULT, SOCKET_PATH_BYTES_MAX,
+    DEST_COMPONENTS_MAX, IDLE_SECONDS_MAX, PORT_DEFAULT, SHELL_GREETING_SECONDS_MAX,
+    SOCKET_DEFAULT, SOCKET_PATH_BYTES_MAX,
 };
 use crate::model::engine::EngineChoice;
 use crate::model::escape;
@@ -26,6 +28,8 @@ pub struct Plan {
     pub output: Show,
     /// How long the peer may be silent; `None`: for ever.
     pub timeout: Option<Duration>,
+    /// The same until the greeting.
+    pub greeting_timeout: Option<Duration>,
     pub engine: EngineChoice,
 }
 
@@ -56,6 +60,18 @@ pub enum Dest {
         module: ModuleName,
         path: Vec<Vec<u8>>,
     },
+    /// A server that a remote shell starts.
+    Shell {
+        /// The whole command, word by word.
+        command: Vec<Vec<u8>>,
+        /// `[user@]host`.
+        host: String,
+        /// `None`: the user's own file system.
+        module: Option<ModuleName>,
+        path: Vec<Vec<u8>>,
+        /// `path` begins in the user's home there.
+        is_relative: bool,
+    },
 }
 
 impl Dest {
@@ -70,6 +86,7 @@ impl Dest {
             Self::Tcp { host, port, .. } if host.contains(':') => format!("sy://[{host}]:{port}"),
             Self::Tcp { host, port, .. } => format!("sy://{host}:{port}"),
             Self::Unix { socket, .. } => escape::name(socket).to_string(),
+            Self::Shell { host, .. } => escape::name(host.as_bytes()).to_string(),
         }
     }
 }
@@ -130,14 +147,24 @@ pub enum Wrong {
     Empty,
     #[error("cannot be a SRC: pulling from another host is not part of this version")]
     RemoteSource,
-    #[error("remote shells are not part of this version")]
-    RemoteShell,
     #[error("cannot be DEST: sy:// is the only scheme")]
     Scheme,
     #[error("cannot be DEST: servers do not know users in this version")]
     User,
     #[error("cannot be DEST: the host is missing or malformed")]
     Host,
+    #[error("cannot be DEST: a host or user does not begin with '-'")]
+    Dash,
+    #[error("cannot be DEST: only '~' and '~/path' are known")]
+    Tilde,
+    #[error("cannot be DEST: '..' in a path on another host")]
+    DotDotThere,
+    #[error("cannot be a remote shell: there is no word in it")]
+    RshEmpty,
+    #[error("cannot be a remote shell: a {} is not closed", char::from(.0.0))]
+    RshQuote(OpenQuote),
+    #[error("--rsh has no use: DEST is a URL")]
+    RshUnused,
     #[error("cannot be DEST: the port is not a number from 1 to 65535")]
     Port,
     #[error("cannot be DEST: it names no module")]
@@ -170,7 +197,21 @@ impl Plan {
             return Err(wrong(&typed, Wrong::NoDest));
         }
         let sources: Vec<Source> = paths.into_iter().map(source).collect::<Result<_, _>>()?;
-        let (dest, ends_as_dir) = dest(typed, args.socket.map(OsString::into_vec))?;
+        let shell = Shell {
+            asked: args.rsh.map(OsString::into_vec),
+            usual: args.rsh_usual.map(OsString::into_vec),
+            sy_path: args.sy_path.into_vec(),
+        };
+        let (dest, ends_as_dir) = dest(typed, args.socket.map(OsString::into_vec), &shell)?;
+        let typed_timeout = args.timeout;
+        let first_seconds = match &dest {
+            Dest::Shell { .. } => SHELL_GREETING_SECONDS_MAX,
+            Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } => IDLE_SECONDS_MAX,
+        };
+        let patience = |usual: u64| match typed_timeout.unwrap_or(usual) {
+            0 => None,
+            seconds => Some(Duration::from_secs(seconds)),
+        };
         Ok(Self {
             dest_is_dir: ends_as_dir || sources.len() > 1 || sources[0].contents,
             sources,
@@ -188,10 +229,8 @@ impl Plan {
                 ..show
             },
             dest,
-            timeout: match args.timeout.unwrap_or(IDLE_SECONDS_MAX) {
-                0 => None,
-                seconds => Some(Duration::from_secs(seconds)),
-            },
+            timeout: patience(IDLE_SECONDS_MAX),
+            greeting_timeout: patience(first_seconds),
             engine: args.engine,
         })
     }
@@ -257,8 +296,11 @@ fn source(path: Vec<u8>) -> Result<Source, PlanError> {
 const URL_PREFIX: &[u8] = b"sy://";
 
 /// DEST, and whether it was written as a directory.
-fn dest(typed: Vec<u8>, socket: Option<Vec<u8>>) -> Result<(Dest, bool), PlanError> {
-    let (mut dest, is_dir) = read_dest(&typed).map_err(|why| wrong(&typed, why))?;
+fn dest(typed: Vec<u8>, socket: Option<Vec<u8>>, shell: &Shell) -> Result<(Dest, bool), PlanError> {
+    let (mut dest, is_dir) = read_dest(&typed, shell).map_err(|why| {
+        let is_of_shell = matches!(why, Wrong::RshEmpty | Wrong::RshQuote(_));
+        wrong(if is_of_shell { shell.typed() } else { &typed }, why)
+    })?;
     match (&mut dest, socket) {
         (Dest::Unix { .. }, Some(named)) if named.is_empty() => {
             return Err(wrong(b"--socket", Wrong::Empty));
@@ -267,16 +309,19 @@ fn dest(typed: Vec<u8>, socket: Option<Vec<u8>>) -> Result<(Dest, bool), PlanErr
             return Err(wrong(&named, Wrong::SocketLong));
         }
         (Dest::Unix { socket, .. }, Some(named)) => *socket = named,
-        (Dest::Local { .. } | Dest::Tcp { .. }, Some(named)) => {
+        (Dest::Local { .. } | Dest::Tcp { .. } | Dest::Shell { .. }, Some(named)) => {
             return Err(wrong(&named, Wrong::SocketUnused));
         }
-        (Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. }, None) => {}
+        (Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } | Dest::Shell { .. }, None) => {}
     }
     Ok((dest, is_dir))
 }
 
-fn read_dest(typed: &[u8]) -> Result<(Dest, bool), Wrong> {
+fn read_dest(typed: &[u8], shell: &Shell) -> Result<(Dest, bool), Wrong> {
     if let Some(url) = typed.strip_prefix(URL_PREFIX) {
+        if shell.asked.is_some() {
+            return Err(Wrong::RshUnused);
+        }
         let slash = url.iter().position(|byte| *byte == b'/');
         let (authority, rest) = url.split_at(slash.unwrap_or(url.len()));
         let place = rest.strip_prefix(b"/").unwrap_or_default();
@@ -297,13 +342,95 @@ fn read_dest(typed: &[u8]) -> Result<(Dest, bool), Wrong> {
         if remote.after.starts_with(b"//") {
             return Err(Wrong::Scheme);
         }
-        let place = remote.after.strip_prefix(b":").ok_or(Wrong::RemoteShell)?;
-        return tcp(host(remote.host)?, PORT_DEFAULT, place);
+        let Some(place) = remote.after.strip_prefix(b":") else {
+            return shell.to_path(remote.host, remote.after);
+        };
+        // As in rsync, only a shell that was asked for stands before a module.
+        return match &shell.asked {
+            Some(_) => shell.to_module(remote.host, place),
+            None => tcp(host(remote.host)?, PORT_DEFAULT, place),
+        };
     }
     let last = typed.rsplit(|byte| *byte == b'/').next();
     let is_dir = matches!(last, Some(b"" | b"." | b".."));
     let path = typed.to_vec();
     Ok((Dest::Local { path }, is_dir))
+}
+
+/// How another host is reached by a remote shell.
+struct Shell {
+    /// `--rsh`.
+    asked: Option<Vec<u8>>,
+    /// `SY_RSH`; empty is as good as none.
+    usual: Option<Vec<u8>>,
+    /// Read by the shell over there.
+    sy_path: Vec<u8>,
+}
+
+impl Shell {
+    fn typed(&self) -> &[u8] {
+        let usual = self.usual.as_deref().filter(|usual| !usual.is_empty());
+        self.asked.as_deref().or(usual).unwrap_or(b"ssh")
+    }
+
+    fn to_path(&self, who: &[u8], typed: &[u8]) -> Result<(Dest, bool), Wrong> {
+        let (below, is_relative) = match typed.strip_prefix(b"~") {
+            Some(below @ (b"" | [b'/', ..])) => (below, true),
+            Some(_) => return Err(Wrong::Tilde),
+            None => (typed, !typed.starts_with(b"/")),
+        };
+        let (path, is_dir) = components(below.split(|byte| *byte == b'/'), Wrong::DotDotThere)?;
+        let (command, host) = self.command(who)?;
+        let dest = Dest::Shell {
+            command,
+            host,
+            module: None,
+            path,
+            is_relative,
+        };
+        Ok((dest, is_dir))
+    }
+
+    fn to_module(&self, who: &[u8], place: &[u8]) -> Result<(Dest, bool), Wrong> {
+        let (module, path, is_dir) = module_path(place)?;
+        let (command, host) = self.command(who)?;
+        let dest = Dest::Shell {
+            command,
+            host,
+            module: Some(module),
+            path,
+            is_relative: false,
+        };
+        Ok((dest, is_dir))
+    }
+
+    /// `RSH [-l user] host SY_PATH --stdio`, and whom it reaches. Nothing of DEST's path is in it:
+    /// the shell over there would read it.
+    fn command(&self, who: &[u8]) -> Result<(Vec<Vec<u8>>, String), Wrong> {
+        let (user, host_part) = match who.iter().rposition(|byte| *byte == b'@') {
+            Some(0) => return Err(Wrong::Host),
+            Some(at) => (Some(&who[..at]), &who[at + 1..]),
+            None => (None, who),
+        };
+        let host = host(host_part)?;
+        if host.starts_with('-') || user.is_some_and(|user| user.starts_with(b"-")) {
+            return Err(Wrong::Dash);
+        }
+        let mut command = rsh::words(self.typed()).map_err(Wrong::RshQuote)?;
+        if command.first().is_none_or(Vec::is_empty) {
+            return Err(Wrong::RshEmpty);
+        }
+        if let Some(user) = user {
+            command.extend([b"-l".to_vec(), user.to_vec()]);
+        }
+        command.push(host.clone().into_bytes());
+        command.extend([self.sy_path.clone(), b"--stdio".to_vec()]);
+        let shown = match user {
+            Some(user) => format!("{}@{host}", String::from_utf8_lossy(user)),
+            None => host,
+        };
+        Ok((command, shown))
+    }
 }
 
 fn tcp(host: String, port: u16, place: &[u8]) -> Result<(Dest, bool), Wrong> {
@@ -402,12 +529,21 @@ fn module_path(place: &[u8]) -> Result<ModulePath, Wrong> {
         Some(b"") | None => return Err(Wrong::NoModule),
         Some(module) => ModuleName::new(module).map_err(Wrong::Module)?,
     };
+    let (path, is_dir) = components(parts, Wrong::DotDot)?;
+    Ok((module, path, is_dir))
+}
+
+/// The parts of a path that name something, and whether it ends as a directory.
+fn components<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+    dot_dot: Wrong,
+) -> Result<(Vec<Vec<u8>>, bool), Wrong> {
     let mut path = Vec::new();
     let mut is_dir = true;
     for part in parts {
         is_dir = matches!(part, b"" | b".");
         if part == b".." {
-            return Err(Wrong::DotDot);
+            return Err(dot_dot);
         } else if !is_dir {
             Name::new(part).map_err(Wrong::DestName)?;
             path.push(part.to_vec());
@@ -416,7 +552,7 @@ fn module_path(place: &[u8]) -> Result<ModulePath, Wrong> {
     if path.len() > DEST_COMPONENTS_MAX {
         return Err(Wrong::TooDeep);
     }
-    Ok((module, path, is_dir))
+    Ok((path, is_dir))
 }
 
 #[cfg(test)]
@@ -540,13 +676,116 @@ mod tests {
         assert_eq!(plan(&[&long, "a", "sy:///m"]), Err(Wrong::SocketLong));
     }
 
+    /// The command, the path as it begins, and whether DEST must be a directory.
+    fn by_shell(args: &[&str]) -> (String, String, bool) {
+        let plan = plan(args).unwrap();
+        let Dest::Shell {
+            command,
+            module,
+            path,
+            is_relative,
+            ..
+        } = plan.dest
+        else {
+            panic!("another way: {:?}", plan.dest)
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let command: Vec<_> = command.into_iter().map(text).collect();
+        let start = match (module, is_relative) {
+            (Some(module), _) => format!("{}:", text(module.bytes().to_vec())),
+            (None, true) => "~/".to_owned(),
+            (None, false) => "/".to_owned(),
+        };
+        assert!(plan.output.is_remote);
+        let path = start + &text(path.join(&b'/'));
+        (command.join("|"), path, plan.dest_is_dir)
+    }
+
+    #[test]
+    fn a_path_on_another_host_goes_by_the_remote_shell() {
+        for (typed, who, path, is_dir) in [
+            ("host:path", "host", "~/path", false),
+            ("host:", "host", "~/", true),
+            ("host:.", "host", "~/", true),
+            ("host:./a//b/.", "host", "~/a/b", true),
+            ("host:~", "host", "~/", true),
+            ("host:~/a", "host", "~/a", false),
+            ("host:./~a", "host", "~/~a", false),
+            ("host:a~", "host", "~/a~", false),
+            ("host:/", "host", "/", true),
+            ("host:/srv/a", "host", "/srv/a", false),
+            ("host:a:b", "host", "~/a:b", false),
+            ("host:$(x) 'y'", "host", "~/$(x) 'y'", false),
+            ("user@host:a/", "-l|user|host", "~/a", true),
+            ("a@b@host:a", "-l|a@b|host", "~/a", false),
+            ("[::1]:/a", "::1", "/a", false),
+            (
+                "user@[fe80::1%eth0]:a",
+                "-l|user|fe80::1%eth0",
+                "~/a",
+                false,
+            ),
+        ] {
+            let (command, whole, must) = by_shell(&["src", typed]);
+            assert_eq!(command, format!("ssh|{who}|sy-server|--stdio"), "{typed}");
+            assert_eq!((whole.as_str(), must), (path, is_dir), "{typed}");
+        }
+    }
+
+    #[test]
+    fn the_remote_shell_and_the_server_it_runs_can_be_named() {
+        let of = |args: &[&str]| by_shell(args).0;
+        let quoted = ["-e", "ssh -o 'A B'", "--sy-path=sudo sy-server", "a", "h:b"];
+        assert_eq!(of(&quoted), "ssh|-o|A B|h|sudo sy-server|--stdio");
+        let mut args = push(&["a", "h:b"]);
+        for (usual, first) in [("rsh -x", "rsh"), ("", "ssh")] {
+            args.rsh_usual = Some(usual.into());
+            let Dest::Shell { command, .. } = Plan::new(args.clone()).unwrap().dest else {
+                panic!("another way")
+            };
+            assert_eq!(command[0], first.as_bytes());
+        }
+        args.rsh = Some("asked".into());
+        args.rsh_usual = Some("'".into());
+        assert!(Plan::new(args).is_ok());
+        for (rsh, why) in [
+            ("", Wrong::RshEmpty),
+            ("  ", Wrong::RshEmpty),
+            ("'' x", Wrong::RshEmpty),
+            ("ssh 'x", Wrong::RshQuote(OpenQuote(b'\''))),
+        ] {
+            assert_eq!(plan(&["-e", rsh, "a", "h:b"]), Err(why), "{rsh}");
+        }
+    }
+
+    #[test]
+    fn a_module_goes_by_the_remote_shell_only_where_one_was_asked_for() {
+        let (command, place, is_dir) = by_shell(&["-e", "ssh", "a", "u@h::m/x"]);
+        assert_eq!(command, "ssh|-l|u|h|sy-server|--stdio");
+        assert_eq!((place.as_str(), is_dir), ("m:x", false));
+        let mut args = push(&["a", "h::m"]);
+        args.rsh_usual = Some("ssh".into());
+        assert!(matches!(Plan::new(args).unwrap().dest, Dest::Tcp { .. }));
+        for url in ["sy://h/m", "sy:///m"] {
+            assert_eq!(plan(&["-e", "ssh", "a", url]), Err(Wrong::RshUnused));
+        }
+        // As with rsync, where nobody needs it.
+        assert!(plan(&["-e", "ssh", "a", "b"]).unwrap().dest.is_local());
+    }
+
     #[test]
     fn nonsense_is_refused_with_its_reason() {
         for (typed, why) in [
-            ("host:path", Wrong::RemoteShell),
-            ("user@host:path", Wrong::RemoteShell),
-            ("user@[::1]:path", Wrong::RemoteShell),
-            ("host:", Wrong::RemoteShell),
+            ("@host:path", Wrong::Host),
+            ("user@:path", Wrong::Host),
+            ("ho st:path", Wrong::Host),
+            ("h;reboot:path", Wrong::Host),
+            ("$(x):path", Wrong::Host),
+            ("u@-h:path", Wrong::Dash),
+            ("host:~user/x", Wrong::Tilde),
+            ("host:a/../b", Wrong::DotDotThere),
+            ("host:..", Wrong::DotDotThere),
+            ("host:a/.sy.b", Wrong::DestName(NameError::Ours)),
             ("rsync://h/m", Wrong::Scheme),
             ("u@h::m", Wrong::User),
             ("sy://u@h/m", Wrong::User),
@@ -609,6 +848,14 @@ mod tests {
         assert_eq!(seconds(&["a", "b"]), Some(IDLE_SECONDS_MAX));
         assert_eq!(seconds(&["--timeout=7", "a", "b"]), Some(7));
         assert_eq!(seconds(&["--timeout=0", "a", "b"]), None);
+        let first = |args: &[&str]| {
+            let patience = plan(args).unwrap().greeting_timeout;
+            patience.map(|wait| wait.as_secs())
+        };
+        assert_eq!(first(&["a", "h::m"]), Some(IDLE_SECONDS_MAX));
+        assert_eq!(first(&["a", "h:b"]), Some(SHELL_GREETING_SECONDS_MAX));
+        assert_eq!(first(&["--timeout=7", "a", "h:b"]), Some(7));
+        assert_eq!(first(&["--timeout=0", "a", "h:b"]), None);
     }
 
     #[test]
@@ -633,12 +880,16 @@ mod tests {
     fn an_error_escapes_what_was_typed() {
         let error = Plan::new(push(&["a", "h\x1b:x"])).unwrap_err();
         let said = error.to_string();
-        assert_eq!(said, r"h\x1b:x: remote shells are not part of this version");
+        assert_eq!(
+            said,
+            r"h\x1b:x: cannot be DEST: the host is missing or malformed"
+        );
     }
 
     #[test]
     fn an_ipv6_place_is_shown_with_its_brackets() {
         assert_eq!(to("[::1]::m").unwrap().dest.place(), "sy://[::1]:7873");
         assert_eq!(to("sy:///m").unwrap().dest.place(), SOCKET_DEFAULT);
+        assert_eq!(to("u@h:m").unwrap().dest.place(), "u@h");
     }
 }

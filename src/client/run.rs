@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::messages::Failure;
 use super::output::Output;
 use super::plan::{Dest, Plan};
+use super::rsh::{RemoteShell, ShellEnd};
 use super::sources;
 use crate::engine::disk::PosixDisk;
 use crate::engine::start::{self, PosixShard};
@@ -25,7 +26,7 @@ use crate::session::source::Sources;
 use crate::session::target::OwnRights;
 use crate::session::{Session, SessionError, Source, Target};
 use crate::wire::WireError;
-use crate::wire::hello::Hello;
+use crate::wire::hello::{Hello, Refusal};
 
 /// Runs `plan` and says how it went; the exit code of the program.
 pub fn push(plan: &Plan) -> Exit {
@@ -57,6 +58,7 @@ const ENGINE: &str = "uring";
 
 struct Push {
     shard: PosixShard,
+    shell: Option<RemoteShell>,
     source: crate::engine::shard::PortKey,
     sessions_count: usize,
     signal: Arc<AtomicUsize>,
@@ -66,7 +68,6 @@ struct Push {
 impl Push {
     /// `None` when no source can be used; each was named.
     fn start(plan: &Plan, output: &mut Output) -> Result<Option<Self>, Failure> {
-        start::prepare_process();
         let disk = PosixDisk;
         let mut sources = sources::open(&disk, &plan.sources);
         if sources.origins.is_empty() {
@@ -75,6 +76,10 @@ impl Push {
             }
             return Ok(None);
         }
+        // First of all, so that it has our umask and limits as we found them, and connects while
+        // the rest is set up.
+        let (shell, stream) = start_shell(&plan.dest)?.unzip();
+        start::prepare_process();
         let (module, dest) = destination(plan)?;
         sources.dest_name = dest.last().map(|name| name.as_slice().into());
         let hello = hello(plan, &disk, module, dest, &sources);
@@ -84,14 +89,21 @@ impl Push {
         let wants_items = output.wants_items();
         let source = Source::new(hello, plan.policy.allow_empty_source, wants_items, sources);
         let source = Session::Source(Box::new(source));
-        let (source, sessions_count) = match connect(&plan.dest, plan.timeout)? {
+        let stream = match stream {
+            Some(stream) => Some(stream),
+            None => connect(&plan.dest, plan.timeout)?,
+        };
+        let (source, sessions_count) = match stream {
             Some(fd) => {
                 let stream = shard.ring_mut().add_stream(fd);
-                (shard.open(source, stream, plan.timeout), 1)
+                let key = shard.open(source, stream, plan.timeout);
+                shard.await_greeting(key, plan.greeting_timeout);
+                (key, 1)
             }
             None => {
                 let rights = OwnRights {
                     is_root: disk.identity().is_root,
+                    home: Vec::new(),
                 };
                 let target = Session::Target(Box::new(Target::new(Arc::new(rights), false)));
                 (shard.open_pair(source, target).0, 2)
@@ -99,6 +111,7 @@ impl Push {
         };
         Ok(Some(Self {
             shard,
+            shell,
             source,
             sessions_count,
             signal,
@@ -134,7 +147,18 @@ impl Push {
         let first_payload = source
             .first_payload()
             .map(|moment| moment.since(self.started));
-        let ending = ending(&source, plan, output, place);
+        let failure = source.outcome().err().map(|error| {
+            // What a signal does to a remote shell is not the reason.
+            match signal_name(self.signal.swap(0, Ordering::Relaxed)) {
+                Some(name) => Failure::Signal { name },
+                None => failure(error, plan),
+            }
+        });
+        let failure = match self.shell.take() {
+            Some(shell) => shell_failure(failure, shell, source.is_greeted(), plan),
+            None => failure,
+        };
+        let ending = ending(&source, failure, output, place);
         output.finish(
             &ending,
             elapsed,
@@ -150,15 +174,23 @@ fn tell(session: &mut Session<PosixDisk>, output: &mut Output) {
     while let Some(tell) = session.next_tell() {
         output.tell(tell);
     }
-    if let Session::Source(source) = session {
+    // Until then a remote shell may be asking for a password on the same terminal.
+    if let Session::Source(source) = session
+        && source.is_greeted()
+    {
         output.progress(&source.totals(), source.is_scanned());
     }
 }
 
-fn ending(source: &Source<PosixDisk>, plan: &Plan, output: &mut Output, place: &str) -> Ending {
+fn ending(
+    source: &Source<PosixDisk>,
+    failure: Option<Failure>,
+    output: &mut Output,
+    place: &str,
+) -> Ending {
     let totals = source.totals();
-    match source.outcome() {
-        Ok((exit, durability)) => {
+    match (source.outcome(), failure) {
+        (Ok((exit, durability)), _) => {
             let why = source
                 .report_text()
                 .map(|text| String::from_utf8_lossy(text).into_owned());
@@ -169,8 +201,11 @@ fn ending(source: &Source<PosixDisk>, plan: &Plan, output: &mut Output, place: &
                 durability,
             }
         }
-        Err(error) => {
-            let exit = output.failure(place, &failure(error, plan));
+        (Err(error), failure) => {
+            let exit = match failure {
+                Some(failure) => output.failure(place, &failure),
+                None => error.exit(),
+            };
             Ending {
                 exit,
                 why: None,
@@ -179,6 +214,44 @@ fn ending(source: &Source<PosixDisk>, plan: &Plan, output: &mut Output, place: &
             }
         }
     }
+}
+
+/// Sees the remote shell to its end. Where the stream had ended before the server's last word, its
+/// end says more than the stream's.
+fn shell_failure(
+    failure: Option<Failure>,
+    shell: RemoteShell,
+    was_greeted: bool,
+    plan: &Plan,
+) -> Option<Failure> {
+    let unread = shell.unread();
+    let end = shell.end();
+    let noise = match &failure {
+        Some(Failure::NotSy { first }) if unread.is_empty() => {
+            // The place of a head is filled up with zeros.
+            let len = first
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |at| at + 1);
+            first[..len].to_vec()
+        }
+        Some(Failure::NotSy { first }) => [&first[..], &unread].concat(),
+        // It was gone before it read a word of ours, so that nobody looked at what it said. No frame
+        // is without a zero.
+        Some(Failure::Lost { .. }) if !was_greeted && !unread.contains(&0) => unread,
+        Some(Failure::Lost { .. }) => Vec::new(),
+        Some(_) | None => return failure,
+    };
+    let has_no_server = matches!(end, ShellEnd::Code(126 | 127));
+    Some(if noise.is_empty() || has_no_server {
+        Failure::ShellEnded {
+            end,
+            was_greeted,
+            sy_path: sy_path(&plan.dest).to_vec(),
+        }
+    } else {
+        Failure::ShellNoise { first: noise }
+    })
 }
 
 fn failure(error: &SessionError, plan: &Plan) -> Failure {
@@ -199,6 +272,12 @@ fn failure(error: &SessionError, plan: &Plan) -> Failure {
         SessionError::Wire(error) => Failure::Protocol {
             text: error.to_string(),
         },
+        SessionError::Refused(refused)
+            if refused.refusal == Refusal::UnknownModule
+                && matches!(plan.dest, Dest::Shell { module: None, .. }) =>
+        {
+            Failure::ModulesOnly
+        }
         SessionError::Refused(refused) => Failure::Refused {
             refusal: refused.refusal,
             text: refused.text.clone(),
@@ -245,6 +324,13 @@ fn hello(
         boot_id: disk.boot_id(),
         module,
         dest,
+        dest_is_relative: matches!(
+            plan.dest,
+            Dest::Shell {
+                is_relative: true,
+                ..
+            }
+        ),
         dest_is_dir: plan.dest_is_dir,
         single_file: sources.single_file.is_some(),
     }
@@ -256,6 +342,12 @@ fn destination(plan: &Plan) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
         Dest::Tcp { module, path, .. } | Dest::Unix { module, path, .. } => {
             Ok((module.bytes().to_vec(), path.clone()))
         }
+        Dest::Shell { module, path, .. } => Ok((
+            module
+                .as_ref()
+                .map_or(Vec::new(), |module| module.bytes().to_vec()),
+            path.clone(),
+        )),
         Dest::Local { path } => Ok((
             Vec::new(),
             absolute(path).map_err(|error| Failure::Source {
@@ -298,7 +390,28 @@ fn absolute(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     Ok(components.collect())
 }
 
-/// A connected stream; `None` for a DEST in this process.
+/// What a remote shell was to run there.
+fn sy_path(dest: &Dest) -> &[u8] {
+    match dest {
+        // The word before `--stdio`.
+        Dest::Shell { command, .. } => command.iter().rev().nth(1).map_or(b"", |word| word),
+        Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } => b"",
+    }
+}
+
+/// A remote shell and the stream through it, where DEST is behind one.
+fn start_shell(dest: &Dest) -> Result<Option<(RemoteShell, OwnedFd)>, Failure> {
+    let Dest::Shell { command, .. } = dest else {
+        return Ok(None);
+    };
+    let started = RemoteShell::start(command);
+    started.map(Some).map_err(|errno| Failure::ShellStart {
+        program: command.first().cloned().unwrap_or_default(),
+        errno,
+    })
+}
+
+/// A connected stream; `None` for a DEST in this process or behind a remote shell.
 fn connect(dest: &Dest, timeout: Option<Duration>) -> Result<Option<OwnedFd>, Failure> {
     let failed = |error: &io::Error| {
         if matches!(
@@ -315,7 +428,7 @@ fn connect(dest: &Dest, timeout: Option<Duration>) -> Result<Option<OwnedFd>, Fa
         }
     };
     match dest {
-        Dest::Local { .. } => Ok(None),
+        Dest::Local { .. } | Dest::Shell { .. } => Ok(None),
         Dest::Unix { socket, .. } => {
             let path = Path::new(std::ffi::OsStr::from_bytes(socket));
             let stream = UnixStream::connect(path).map_err(|error| failed(&error))?;

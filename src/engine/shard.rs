@@ -25,8 +25,10 @@ pub struct PortKey(usize);
 struct Seat<D: Disk> {
     port: Port<D>,
     opened: Moment,
-    /// Seconds of the peer's silence after which the session gives up; `None`: never.
+    /// How long the peer may be silent before the session gives up; `None`: for ever.
     patience: Option<Duration>,
+    /// The same until the greeting.
+    patience_at_first: Option<Duration>,
     is_runnable: bool,
     is_shut: bool,
     /// The other end of a pair, and the frame it is to take.
@@ -89,6 +91,11 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         self.seat(session, Link::Stream(stream), patience)
     }
 
+    /// Gives the peer of a session another time for its greeting.
+    pub fn await_greeting(&mut self, key: PortKey, patience: Option<Duration>) {
+        self.seats[key.0].patience_at_first = patience;
+    }
+
     /// Takes in both ends of a session; frames go from one to the other without a copy.
     pub fn open_pair(&mut self, one: Session<D>, other: Session<D>) -> (PortKey, PortKey) {
         let one = self.seat(one, Link::Pair, None);
@@ -105,6 +112,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             port,
             opened: now,
             patience,
+            patience_at_first: patience,
             is_runnable: false,
             is_shut: false,
             peer: None,
@@ -308,7 +316,12 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 && seat.port.link() != Link::Pair
                 && !seat.port.session.is_greeted()
                 && now.since(seat.opened) > handshake;
-            let silence = seat.patience.filter(|patience| {
+            let patience = if seat.port.session.is_greeted() {
+                seat.patience
+            } else {
+                seat.patience_at_first
+            };
+            let silence = patience.filter(|patience| {
                 seat.port.session.awaits_peer() && now.since(seat.port.last_received) > *patience
             });
             let is_served =

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::net::Shutdown;
 use rustix::time::ClockId;
 use slab::Slab;
@@ -35,8 +35,8 @@ use super::lanes::{Lane, LaneTable, Lanes};
 use super::pool::{Inbox, Pool, run_file_op};
 use super::user_data::{About, Slot};
 use crate::limits::{
-    FRAME_HEAD_BYTES, RING_COMPLETIONS, RING_COMPLETIONS_SMALL, RING_OPS_MAX, RING_REAP_FULL,
-    RING_SUBMISSIONS, RING_SUBMIT_EARLY,
+    FRAME_HEAD_BYTES, PIPE_BYTES, RING_COMPLETIONS, RING_COMPLETIONS_SMALL, RING_OPS_MAX,
+    RING_REAP_FULL, RING_SUBMISSIONS, RING_SUBMIT_EARLY,
 };
 use crate::model::time::Moment;
 use crate::ops::op::{Completion, Job, Op, Ring, StreamId};
@@ -188,9 +188,11 @@ struct End {
 
 impl End {
     fn new(fd: OwnedFd) -> Self {
-        let is_socket = rustix::fs::fstat(&fd).is_ok_and(|stat| {
-            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
-        });
+        let file_type = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if file_type == Ok(FileType::Fifo) {
+            // A user with many pipes may not have large ones; a small one is only slower.
+            let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_BYTES);
+        }
         // Of a non-blocking descriptor the ring gives EAGAIN back at once instead of waiting
         // for it to become ready.
         if let Ok(flags) = rustix::fs::fcntl_getfl(&fd)
@@ -199,7 +201,10 @@ impl End {
             // Where this fails, so will the operations, with an errno that says more.
             let _ = rustix::fs::fcntl_setfl(&fd, flags.difference(OFlags::NONBLOCK));
         }
-        Self { fd, is_socket }
+        Self {
+            fd,
+            is_socket: file_type == Ok(FileType::Socket),
+        }
     }
 }
 

@@ -20,7 +20,10 @@ pub enum Scope<D: Disk> {
     /// Below a module's root, without following a symlink.
     Module { root: SharedFd<D> },
     /// Wherever its user may, by the user's own path.
-    Own,
+    Own {
+        /// Where a relative path begins, component by component.
+        home: Vec<Vec<u8>>,
+    },
 }
 
 /// Finds DEST, makes it where only its last component is missing.
@@ -43,7 +46,12 @@ struct Found<D: Disk> {
 }
 
 impl<D: Disk> OpenDest<D> {
-    pub fn new(hello: Hello, scope: Scope<D>, rights: Rights) -> Self {
+    pub fn new(mut hello: Hello, scope: Scope<D>, rights: Rights) -> Self {
+        if let Scope::Own { home } = &scope
+            && hello.dest_is_relative
+        {
+            hello.dest.splice(0..0, home.iter().cloned());
+        }
         Self {
             hello,
             scope,
@@ -59,7 +67,7 @@ impl<D: Disk> OpenDest<D> {
     fn open(&self, disk: &D) -> Opened<D> {
         let found = match &self.scope {
             Scope::Module { root } => self.below(disk, root),
-            Scope::Own => self.by_path(disk),
+            Scope::Own { .. } => self.by_path(disk),
         }?;
         let refuse = |errno: Errno| self.refused(Refusal::Dest, errno);
         let cache = FdCache::new(DIR_FDS_OPEN_MAX);
@@ -113,7 +121,7 @@ impl<D: Disk> OpenDest<D> {
                     at = Arc::new(fd);
                 }
             }
-            Scope::Own => {
+            Scope::Own { .. } => {
                 for depth in 0..=above.len() {
                     let mut path = vec![b'/'];
                     path.extend_from_slice(&above[..depth].join(&b'/'));

@@ -25,6 +25,8 @@ pub enum Exit {
     FileIo = 11,
     /// The peer broke the protocol, or bits flipped on the way.
     Stream = 12,
+    /// The remote shell could not be started here.
+    Ipc = 14,
     /// SIGINT, SIGTERM or SIGHUP.
     Signal = 20,
     /// Some entries failed; each was named.
@@ -37,6 +39,10 @@ pub enum Exit {
     Timeout = 30,
     /// The server did not accept the connection in time.
     ConnectTimeout = 35,
+    /// The remote shell could not run the server there.
+    RemoteRun = 126,
+    /// The remote shell did not find the server there.
+    RemoteMissing = 127,
 }
 
 /// What happens to one entry of the target.

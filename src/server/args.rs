@@ -26,6 +26,11 @@ Exit codes:
    5  no engine runs here
   10  a socket can't be listened on
 
+With --stdio it serves one session and exits as that session did. A key that
+may push to one module and do nothing else, in authorized_keys:
+  restrict,command=\"sy-server --stdio --module m=/srv/m,rw\" ssh-ed25519 ...
+The other end then pushes with: sy push -e ssh SRC host::m/path
+
 Examples:
   sy-server --module backup=/srv/backup,rw
   sy-server --listen 127.0.0.1:7873 --no-auth --module pub=/srv/pub
@@ -46,6 +51,17 @@ Examples:
 pub struct ServerArgs {
     #[command(subcommand)]
     pub command: Option<ServerCommand>,
+
+    /// Serve one session on stdin and stdout
+    ///
+    /// That is what sy push runs by ssh, so it is seldom typed. With the rights of its user:
+    /// without modules DEST may be anywhere, with them only there.
+    #[arg(
+        long,
+        conflicts_with_all = ["socket", "listen", "no_auth", "shards"],
+        help_heading = "Connections"
+    )]
+    pub stdio: bool,
 
     /// Export PATH as NAME, read-only without ,rw
     #[arg(
@@ -156,9 +172,19 @@ mod tests {
         let args = parse(&["doctor"]).unwrap();
         assert_eq!(args.command, Some(ServerCommand::Doctor));
         parse(&["--shards=1", "doctor"]).unwrap_err();
-        for bad in ["--shards=0", "--pool-threads=100000", "--stdio", "x"] {
+        for bad in ["--shards=0", "--pool-threads=100000", "x"] {
             parse(&[bad]).unwrap_err();
         }
+    }
+
+    #[test]
+    fn stdin_and_stdout_leave_no_room_for_listeners() {
+        let args = parse(&["--stdio", "--module=a=/a", "--pool-threads=1"]).unwrap();
+        assert!(args.stdio && args.modules.len() == 1);
+        for other in ["--socket=/s", "--listen=::1", "--no-auth", "--shards=1"] {
+            parse(&["--stdio", other]).unwrap_err();
+        }
+        parse(&["--stdio", "doctor"]).unwrap_err();
     }
 
     #[test]

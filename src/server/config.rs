@@ -22,15 +22,23 @@ use crate::model::module::{Module, ModuleName, ModuleNameError, ModuleTable};
 /// A server, ready to be started.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerConfig {
-    /// At least one.
-    pub listeners: Vec<Listen>,
-    /// At least one.
+    pub doors: Doors,
+    /// At least one, unless there is no other door than stdin.
     pub modules: ModuleTable,
     pub engine: EngineChoice,
     /// Event loops; `None`: one per core.
     pub shards: Option<u16>,
     /// `None`: what the engine finds right.
     pub pool_threads: Option<u16>,
+}
+
+/// How a peer gets in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Doors {
+    /// One session on stdin and stdout, for whoever started this process.
+    Stdio,
+    /// At least one.
+    Listen(Vec<Listen>),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -169,7 +177,8 @@ impl ServerConfig {
             let made = module(name.as_bytes(), entry.path, entry.read_only);
             insert(&mut modules, made.map_err(|why| wrong(&name, why))?)?;
         }
-        if modules.is_empty() {
+        // Who named a file meant modules: without any, DEST could be anywhere.
+        if modules.is_empty() && (!args.stdio || args.config.is_some()) {
             return Err(wrong("--module", Wrong::NoModules));
         }
         let socket = args.socket.map(PathBuf::from).or(file.socket);
@@ -181,7 +190,11 @@ impl ServerConfig {
             None => None,
         };
         Ok(Self {
-            listeners: listeners(socket, &addresses, args.no_auth || file.no_auth)?,
+            doors: if args.stdio {
+                Doors::Stdio
+            } else {
+                Doors::Listen(listeners(socket, &addresses, args.no_auth || file.no_auth)?)
+            },
             modules,
             engine: args.engine.or(engine).unwrap_or_default(),
             shards: in_range("shards", args.shards.or(file.shards), SHARDS_MAX)?,
@@ -346,7 +359,10 @@ mod tests {
         };
         let listeners = |args: &[&str]| {
             let all = [&["--module=a=/tmp"], args].concat();
-            config(&all).unwrap().listeners
+            match config(&all).unwrap().doors {
+                Doors::Listen(listeners) => listeners,
+                Doors::Stdio => panic!("nobody asked for it"),
+            }
         };
         assert_eq!(listeners(&[]), [unix(SOCKET_DEFAULT)]);
         assert_eq!(listeners(&["--socket=/s"]), [unix("/s")]);
@@ -381,6 +397,19 @@ mod tests {
         assert_eq!(without, Wrong::NeedsNoAuth);
         let unused = error(&["--module=a=/tmp", "--no-auth"]);
         assert_eq!(unused, Wrong::NoAuthUnused);
+    }
+
+    #[test]
+    fn a_server_on_stdin_needs_no_module_but_a_file_must_name_one() {
+        let all = config(&["--stdio"]).unwrap();
+        assert!(all.doors == Doors::Stdio && all.modules.is_empty());
+        let one = config(&["--stdio", "--module=a=/tmp"]).unwrap();
+        assert_eq!((one.doors, one.modules.len()), (Doors::Stdio, 1));
+        let text = "listen = ['127.0.0.1:5']\n[module.a]\npath = '/tmp'";
+        let file = with_file(text, &["--stdio"]).unwrap();
+        assert_eq!((file.doors, file.modules.len()), (Doors::Stdio, 1));
+        let none = with_file("no_auth = true", &["--stdio"]).unwrap_err();
+        assert_eq!(none.wrong, Wrong::NoModules);
     }
 
     #[test]
@@ -419,9 +448,13 @@ mod tests {
             read_only = false
         ";
         let config = with_file(text, &["--socket=/args", "--shards=7", "--module=d=/tmp"]).unwrap();
-        assert_eq!(config.listeners.len(), 2);
-        let socket = PathBuf::from("/args");
-        assert_eq!(config.listeners[0], Listen::Unix { socket });
+        let socket = Listen::Unix {
+            socket: PathBuf::from("/args"),
+        };
+        let tcp = Listen::Tcp {
+            address: "127.0.0.1:5".parse().unwrap(),
+        };
+        assert_eq!(config.doors, Doors::Listen(vec![socket, tcp]));
         assert_eq!((config.shards, config.pool_threads), (Some(7), Some(3)));
         assert_eq!(config.engine, EngineChoice::Uring);
         assert_eq!(config.modules.len(), 3);

@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::acceptor::{Arrival, Listener, Origin, accept_until};
-use super::config::ServerConfig;
+use super::config::{self, Listen, ServerConfig};
 use super::log::{Log, SessionLine};
+use super::stdio;
 use crate::engine::bell::Waker;
 use crate::engine::disk::PosixDisk;
 use crate::engine::lanes::LaneTable;
@@ -32,13 +33,14 @@ use crate::wire::hello::Rights;
 pub fn serve(config: ServerConfig, log: Log) -> Exit {
     start::prepare_process();
     let log = Arc::new(log);
-    match Server::start(&config, &log) {
-        Ok(server) => server.run(),
-        Err(StartError { what, why, exit }) => {
-            log.say(format_args!("{what}: {why}"), None);
-            exit
-        }
-    }
+    let ended = match &config.doors {
+        config::Doors::Stdio => stdio::serve(&config, &log),
+        config::Doors::Listen(listen) => Server::start(&config, listen, &log).map(Server::run),
+    };
+    ended.unwrap_or_else(|StartError { what, why, exit }| {
+        log.say(format_args!("{what}: {why}"), None);
+        exit
+    })
 }
 
 /// Prints what this host gives the engine.
@@ -51,10 +53,11 @@ pub fn doctor() -> Exit {
     if is_able { Exit::Ok } else { Exit::Start }
 }
 
-struct StartError {
-    what: String,
-    why: String,
-    exit: Exit,
+/// Why a server does not serve.
+pub(super) struct StartError {
+    pub(super) what: String,
+    pub(super) why: String,
+    pub(super) exit: Exit,
 }
 
 /// What the acceptor and a shard share.
@@ -71,8 +74,9 @@ struct ShardHandle {
 }
 
 /// Who may do what, by where the connection came from.
-struct Doors {
-    own: Arc<Exports<PosixDisk>>,
+pub(super) struct Doors {
+    /// The server's own user.
+    pub(super) own: Arc<Exports<PosixDisk>>,
     anyone: Arc<Exports<PosixDisk>>,
 }
 
@@ -84,7 +88,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(config: &ServerConfig, log: &Arc<Log>) -> Result<Self, StartError> {
+    fn start(config: &ServerConfig, listen: &[Listen], log: &Arc<Log>) -> Result<Self, StartError> {
         // Before anybody can connect: from then on a signal drains.
         let stop = watch_signals().map_err(|error| StartError {
             what: "signals".to_owned(),
@@ -92,7 +96,7 @@ impl Server {
             exit: Exit::Start,
         })?;
         let doors = Arc::new(open_doors(&config.modules)?);
-        let listeners = config.listeners.iter().map(|listen| {
+        let listeners = listen.iter().map(|listen| {
             Listener::bind(listen).map_err(|error| StartError {
                 what: listen.place(),
                 why: format!("cannot listen: {error}"),
@@ -168,7 +172,8 @@ impl Server {
     }
 }
 
-fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
+/// Opens the modules' directories.
+pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
     let mut roots = HashMap::new();
     for module in modules.iter() {
         let path = module.root.as_os_str().as_bytes();

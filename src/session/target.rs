@@ -37,9 +37,12 @@ pub trait Doorkeeper<D: Disk>: Send + Sync {
     fn admit(&self, module: &[u8]) -> Result<(Scope<D>, Rights), Refusal>;
 }
 
-/// The embedded target: the user's own file system with the user's own rights.
+/// The embedded target, and the one behind a remote shell: the user's own file system with the
+/// user's own rights.
 pub struct OwnRights {
     pub is_root: bool,
+    /// Where a relative DEST begins, component by component.
+    pub home: Vec<Vec<u8>>,
 }
 
 impl<D: Disk> Doorkeeper<D> for OwnRights {
@@ -48,7 +51,9 @@ impl<D: Disk> Doorkeeper<D> for OwnRights {
             return Err(Refusal::UnknownModule);
         }
         Ok((
-            Scope::Own,
+            Scope::Own {
+                home: self.home.clone(),
+            },
             Rights {
                 owners: self.is_root,
                 setid: true,

@@ -516,6 +516,7 @@ impl World {
             boot_id: disk.boot_id(),
             module,
             dest: components.map(<[u8]>::to_vec).collect(),
+            dest_is_relative: false,
             dest_is_dir: self.scenario.dest_is_dir,
             single_file: sources.single_file.is_some(),
         };
@@ -592,6 +593,7 @@ impl World {
         let Some(rights) = self.scenario.module else {
             return Some(Arc::new(OwnRights {
                 is_root: disk.identity().is_root,
+                home: Vec::new(),
             }));
         };
         let name = ModuleName::new(b"m").expect("a plain name");

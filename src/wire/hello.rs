@@ -33,6 +33,8 @@ pub struct Hello {
     pub module: Vec<u8>,
     /// DEST below the module, component by component.
     pub dest: Vec<Vec<u8>>,
+    /// Without a module: DEST begins at the target's own directory, not at the root.
+    pub dest_is_relative: bool,
     /// DEST must be a directory (it ended in a slash, or several sources go there).
     pub dest_is_dir: bool,
     /// One file is pushed: where DEST is not a directory, its last component names that file.
@@ -46,7 +48,8 @@ const FLAG_NUMERIC_IDS: u32 = 1 << 3;
 const FLAG_DEST_IS_DIR: u32 = 1 << 4;
 const FLAG_SINGLE_FILE: u32 = 1 << 5;
 const FLAG_TELL_DELETES: u32 = 1 << 6;
-const FLAGS_KNOWN: u32 = (1 << 7) - 1;
+const FLAG_DEST_IS_RELATIVE: u32 = 1 << 7;
+const FLAGS_KNOWN: u32 = (1 << 8) - 1;
 
 impl Hello {
     pub fn encode(&self, writer: &mut Writer<'_>) {
@@ -63,7 +66,8 @@ impl Hello {
                 | flag(self.policy.numeric_ids, FLAG_NUMERIC_IDS)
                 | flag(self.dest_is_dir, FLAG_DEST_IS_DIR)
                 | flag(self.single_file, FLAG_SINGLE_FILE)
-                | flag(self.policy.tell_deletes, FLAG_TELL_DELETES),
+                | flag(self.policy.tell_deletes, FLAG_TELL_DELETES)
+                | flag(self.dest_is_relative, FLAG_DEST_IS_RELATIVE),
         );
         writer.u64(self.policy.delete_max.unwrap_or(0));
         writer.u8(encode_durability(self.policy.durability));
@@ -112,6 +116,12 @@ impl Hello {
         let durability = decode_durability(reader.u8()?)?;
         let boot_id = reader.id16()?;
         let module = reader.text(MODULE_NAME_BYTES_MAX)?.to_vec();
+        if is(FLAG_DEST_IS_RELATIVE) && !module.is_empty() {
+            return Err(WireError::Forbidden {
+                what: "HELLO flags",
+                value: u64::from(flags),
+            });
+        }
         let components = usize::from(reader.u16()?);
         if components > DEST_COMPONENTS_MAX {
             return Err(WireError::TooMany {
@@ -139,6 +149,7 @@ impl Hello {
             boot_id,
             module,
             dest,
+            dest_is_relative: is(FLAG_DEST_IS_RELATIVE),
             dest_is_dir: is(FLAG_DEST_IS_DIR),
             single_file: is(FLAG_SINGLE_FILE),
         })

@@ -140,6 +140,7 @@
 //! | DEST is a directory | 4 | section 5 |
 //! | single file | 5 | section 5 |
 //! | tell deletes | 6 | each deletion is told by a NOTICE, not only counted |
+//! | DEST is relative | 7 | section 5; an error beside a module |
 //!
 //! ## WELCOME
 //!
@@ -192,8 +193,10 @@
 //! A **module** is an exported directory. Its components are opened one after the other below the
 //! module's root, and no symlink is followed. An **empty module** means the target's own file
 //! system with its user's own rights; the components are an absolute path, whose symlinks are
-//! followed, except that one at DEST itself must belong to root or to that user. Only a target in
-//! the user's own process admits an empty module; a server answers "unknown module".
+//! followed, except that one at DEST itself must belong to root or to that user. With *DEST is
+//! relative* they begin where the target was started instead: in the user's home, behind a remote
+//! shell. Only a target that runs as the user who asks admits an empty module (one in the user's
+//! own process, or behind the user's remote shell); a server answers "unknown module".
 //!
 //! ROOT, directory 0 of the session, comes from DEST and two flags of HELLO: *single file* (one
 //! entry is pushed, and it is no directory) and *DEST is a directory* (a trailing slash, several
@@ -473,6 +476,7 @@
 //! | target on a stream | HELLO in full, and DEST opened, from the accept on | 10 s | REFUSED 7 |
 //! | target on a stream | a whole head or a whole payload, while it takes frames | 60 s | REFUSED 7 |
 //! | source on a stream | a whole head or a whole payload | `--timeout`, 60 s | closes; exit 30 |
+//! | source behind a remote shell | WELCOME | `--timeout`, 300 s | closes; exit 30 |
 //!
 //! # 13 Endings
 //!

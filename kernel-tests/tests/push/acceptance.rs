@@ -23,7 +23,7 @@ fn plant_hands(src: &Path) {
     plant::file(src.join("dir/subdir/foobar.baz"), "foobar");
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_tree_arrives_and_then_follows_its_source(scene) {
     plant_hands(&scene.src());
     scene.assert_pushes::<&str>(&[]);
@@ -49,7 +49,7 @@ fn a_tree_arrives_and_then_follows_its_source(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_large_file_arrives_beside_small_ones(scene) {
     plant::file(scene.src().join("large"), content::noise(1, 40 << 20));
     plant::file(scene.src().join("zeros"), vec![0; 3 << 20]);
@@ -63,7 +63,7 @@ fn a_large_file_arrives_beside_small_ones(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn many_files_in_many_directories_arrive(scene) {
     for dir in 0..60 {
         for file in 0..50 {
@@ -75,7 +75,7 @@ fn many_files_in_many_directories_arrive(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn ten_thousand_entries_of_one_directory_arrive_and_go(scene) {
     for number in 0..10_000 {
         plant::file(scene.src().join(format!("file-{number}")), format!("{number}"));
@@ -90,7 +90,7 @@ fn ten_thousand_entries_of_one_directory_arrive_and_go(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_changed_middle_of_a_large_file_arrives(scene) {
     let mut bytes = content::noise(3, 20 << 20);
     plant::file(scene.src().join("large"), &bytes);
@@ -102,14 +102,14 @@ fn a_changed_middle_of_a_large_file_arrives(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn an_empty_source_makes_an_empty_destination(scene) {
     plant::mtime(scene.src(), 1_000_000, 5);
     scene.assert_pushes::<&str>(&[]);
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_tree_with_everything_arrives_as_with_rsync(scene) {
     require!(Need::Root, Need::Tool("rsync"));
     plant_variety(&scene.src());
@@ -120,7 +120,7 @@ fn a_tree_with_everything_arrives_as_with_rsync(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_changed_tree_with_everything_is_mended_as_with_rsync(scene) {
     require!(Need::Root, Need::Tool("rsync"));
     plant_variety(&scene.src());
@@ -148,7 +148,7 @@ fn a_changed_tree_with_everything_is_mended_as_with_rsync(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_dry_run_changes_nothing_and_lists_what_the_push_then_does(scene) {
     plant_hands(&scene.src());
     plant::file(scene.dst().join("filelist"), "older");
@@ -168,7 +168,7 @@ fn a_dry_run_changes_nothing_and_lists_what_the_push_then_does(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_dry_run_into_nothing_makes_nothing(scene) {
     plant_hands(&scene.src());
     let before = Tree::read(scene.export());
@@ -177,7 +177,7 @@ fn a_dry_run_into_nothing_makes_nothing(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn each_durability_brings_the_same_tree(scene) {
     plant_hands(&scene.src());
     for level in ["none", "session", "file"] {
@@ -189,7 +189,7 @@ fn each_durability_brings_the_same_tree(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn each_engine_brings_the_same_tree(scene) {
     plant_hands(&scene.src());
     for engine in ["auto", "uring"] {
@@ -200,7 +200,7 @@ fn each_engine_brings_the_same_tree(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn the_summary_counts_what_happened(scene) {
     plant::file(scene.src().join("one"), content::noise(1, 1000));
     plant::file(scene.src().join("dir/two"), content::noise(2, 500_000));
@@ -215,7 +215,7 @@ fn the_summary_counts_what_happened(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_quiet_push_says_nothing_and_a_verbose_one_names_each_file(scene) {
     plant_hands(&scene.src());
     let quiet = scene.push(&["-q"]).run().ok();
@@ -232,7 +232,7 @@ fn a_quiet_push_says_nothing_and_a_verbose_one_names_each_file(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn progress_goes_to_stderr_and_results_to_stdout(scene) {
     require!(Need::Sy);
     plant_hands(&scene.src());
@@ -244,7 +244,7 @@ fn progress_goes_to_stderr_and_results_to_stdout(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn every_line_of_json_parses_whatever_the_names(scene) {
     require!(Need::Sy);
     use std::os::unix::ffi::OsStrExt;
@@ -258,7 +258,7 @@ fn every_line_of_json_parses_whatever_the_names(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_missing_destination_is_made(scene) {
     plant::file(scene.src().join("file"), "text");
     scene.push_to("new").from(slash(scene.src())).run().ok();
@@ -266,7 +266,7 @@ fn a_missing_destination_is_made(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_destination_below_missing_parents_is_made_whole_or_not_at_all(scene) {
     plant::file(scene.src().join("file"), "text");
     let outcome = scene.push_to("a/b/c").from(slash(scene.src())).run();
@@ -344,7 +344,7 @@ fn a_destination_that_is_somebody_elses_symlink_is_refused() {
     });
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn the_module_itself_can_be_the_destination(scene) {
     plant_hands(&scene.src());
     scene.push_to("").from(slash(scene.src())).options(&["--delete"]).run().ok();

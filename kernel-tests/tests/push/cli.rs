@@ -135,7 +135,7 @@ fn help_and_version_are_said_and_are_no_error() {
     }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn short_options_may_be_joined_and_names_may_start_with_a_dash(scene) {
     plant::file(scene.src().join("-dash"), "text");
     let before = Tree::read(scene.export());
@@ -146,7 +146,7 @@ fn short_options_may_be_joined_and_names_may_start_with_a_dash(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_missing_source_is_exit_23_and_named(scene) {
     let missing = scene.path().join("missing");
     for source in [missing.clone().into_os_string(), slash(&missing)] {
@@ -156,7 +156,7 @@ fn a_missing_source_is_exit_23_and_named(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_missing_source_does_not_hold_up_the_others(scene) {
     plant::file(scene.src().join("file"), "text");
     let push = scene.push_to("dst").from(scene.path().join("missing")).from(slash(scene.src()));
@@ -283,7 +283,7 @@ fn a_socket_is_for_its_user_alone(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_file_in_the_way_of_the_destination_is_named_and_kept(scene) {
     plant::file(scene.src().join("file"), "text");
     plant::file(scene.src().join("dir/file"), "text");
@@ -297,7 +297,7 @@ fn a_file_in_the_way_of_the_destination_is_named_and_kept(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_file_in_the_way_of_a_directory_gives_way(scene) {
     plant::file(scene.src().join("dir/file"), "text");
     plant::file(scene.dst().join("dir"), "in the way");
@@ -403,7 +403,7 @@ fn a_second_server_does_not_take_the_place_of_the_first(scene) {
     let listen = format!("127.0.0.1:{}", scene.server().port());
     let words = match scene.route {
         Route::Tcp => vec!["--listen", &listen, "--no-auth", "--module", &module],
-        Route::Embedded | Route::Unix => vec!["--socket", &socket, "--module", &module],
+        Route::Embedded | Route::Unix | Route::Ssh => vec!["--socket", &socket, "--module", &module],
     };
     let outcome = sy_server(&words);
     assert!(outcome.code.is_some_and(|code| code != 0), "{outcome}");

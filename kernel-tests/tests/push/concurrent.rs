@@ -24,7 +24,7 @@ fn push_together(scene: &Scene, count: usize) {
     }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn pushes_of_one_tree_to_one_place_all_succeed(scene) {
     plant_tree(&scene.src(), 1);
     for count in [2, 4, 2, 4] {
@@ -44,7 +44,7 @@ fn pushes_of_one_tree_to_one_place_all_succeed(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn pushes_of_two_trees_to_one_place_leave_whole_files_of_either(scene) {
     let other = scene.path().join("other");
     plant_tree(&scene.src(), 1);
@@ -63,7 +63,7 @@ fn pushes_of_two_trees_to_one_place_leave_whole_files_of_either(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_killed_push_does_not_disturb_another_into_the_same_place(scene) {
     // rsync's --delete takes the other's temporary files for extra ones.
     require!(Need::Sy);
@@ -91,7 +91,7 @@ fn a_killed_push_does_not_disturb_another_into_the_same_place(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn pushes_to_a_place_and_to_one_inside_it_do_not_collide(scene) {
     plant_tree(&scene.src(), 1);
     let inner = scene.src().join("d3");

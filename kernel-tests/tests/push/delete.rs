@@ -3,7 +3,7 @@
 use kernel_tests::scene::slash;
 use kernel_tests::{Need, Push, Route, Scene, Tree, on_routes, plant, require};
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_deep_extra_file_and_an_extra_subtree_go(scene) {
     plant::file(scene.src().join("a/b/c/d/keep"), "stays");
     plant::file(scene.src().join("keep"), "stays");
@@ -38,7 +38,7 @@ fn extras_left(scene: &Scene) -> usize {
         .count()
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn no_more_is_deleted_than_allowed(scene) {
     plant_five_extras(scene);
     plant::file(scene.src().join("new"), "arrives all the same");
@@ -50,7 +50,7 @@ fn no_more_is_deleted_than_allowed(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_limit_of_zero_deletes_nothing(scene) {
     plant_five_extras(scene);
     scene.push(&["--delete", "--max-delete=0"]).run().hits_the_limit();
@@ -58,7 +58,7 @@ fn a_limit_of_zero_deletes_nothing(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_limit_counts_what_is_inside_an_extra_directory(scene) {
     plant::file(scene.src().join("keep"), "stays");
     scene.push::<&str>(&[]).run().ok();
@@ -71,7 +71,7 @@ fn a_limit_counts_what_is_inside_an_extra_directory(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_dry_run_lists_the_deletions_that_the_push_then_does(scene) {
     plant::file(scene.src().join("keep/file"), "stays");
     scene.push::<&str>(&[]).run().ok();
@@ -93,7 +93,7 @@ fn a_dry_run_lists_the_deletions_that_the_push_then_does(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_dry_run_knows_the_limit_of_deletions(scene) {
     plant_five_extras(scene);
     let before = Tree::read(scene.dst());
@@ -102,7 +102,7 @@ fn a_dry_run_knows_the_limit_of_deletions(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn extra_files_and_directories_that_are_read_only_go(scene) {
     plant::file(scene.src().join("keep"), "stays");
     scene.push::<&str>(&[]).run().ok();
@@ -158,7 +158,7 @@ fn an_ordinary_user_deletes_read_only_extras_as_with_rsync() {
     });
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn thousands_of_extra_files_go(scene) {
     plant::file(scene.src().join("keep"), "stays");
     scene.push::<&str>(&[]).run().ok();
@@ -175,7 +175,7 @@ fn thousands_of_extra_files_go(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn an_empty_source_empties_nothing_unless_told_so(scene) {
     require!(Need::Sy);
     plant::file(scene.dst().join("precious/file"), "all there is");
@@ -189,7 +189,7 @@ fn an_empty_source_empties_nothing_unless_told_so(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_missing_source_deletes_nothing(scene) {
     plant::file(scene.dst().join("precious/file"), "all there is");
     let before = Tree::read(scene.dst());
@@ -202,7 +202,7 @@ fn a_missing_source_deletes_nothing(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn one_missing_source_of_two_deletes_nothing(scene) {
     plant::file(scene.src().join("file"), "text");
     plant::file(scene.dst().join("precious/file"), "perhaps the missing source has it");
@@ -214,6 +214,7 @@ fn one_missing_source_of_two_deletes_nothing(scene) {
 }
 }
 
+// Not by ssh, which refuses a user without a name.
 on_routes! { embedded, tcp;
 fn nothing_is_deleted_below_or_after_a_directory_that_cannot_be_read(scene) {
     require!(Need::Nobody);
@@ -246,7 +247,7 @@ fn nothing_is_deleted_below_or_after_a_directory_that_cannot_be_read(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn deletion_sees_all_sources_together(scene) {
     let (one, two) = (scene.path().join("one"), scene.path().join("two"));
     plant::file(one.join("from-one"), "1");
@@ -264,7 +265,7 @@ fn deletion_sees_all_sources_together(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn what_lies_beside_a_pushed_directory_stays(scene) {
     plant::file(scene.src().join("file"), "text");
     plant::file(scene.dst().join("beside"), "is not in what is pushed");

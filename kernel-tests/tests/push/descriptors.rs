@@ -42,7 +42,7 @@ fn works_or_says_why(scene: &Scene, outcome: Outcome) {
     }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_client_that_starts_with_1100_descriptors_works(scene) {
     require!(Need::Tool("bash"));
     plant_many_directories(scene);
@@ -61,7 +61,7 @@ fn a_server_that_starts_with_1100_descriptors_works(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_client_with_64_descriptors_works_or_says_why(scene) {
     require!(Need::Tool("prlimit"));
     plant_many_directories(scene);

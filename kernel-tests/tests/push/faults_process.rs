@@ -76,7 +76,7 @@ fn assert_converges(scene: &Scene) {
     scene.assert_arrived();
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_client_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs(scene) {
     plant_two_versions(scene);
     let whole = duration(scene);
@@ -132,7 +132,7 @@ fn a_server_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs(sc
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_client_told_to_end_ends_cleanly(scene) {
     require!(Need::Sy);
     plant_two_versions(scene);
@@ -162,7 +162,7 @@ fn a_client_told_to_end_ends_cleanly(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_client_stopped_for_a_second_goes_on(scene) {
     plant_two_versions(scene);
     let whole = duration(scene);

@@ -59,7 +59,7 @@ fn push_into_a_full_disk(scene: &mut Scene, options: &str, roomy: &str) {
     scene.assert_arrived();
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_disk_that_fills_up_is_exit_11_and_keeps_what_it_has(scene) {
     require!(Need::Mounts, Need::Sy);
     for megabytes in [1, 2, 3, 5, 7, 12] {
@@ -70,7 +70,7 @@ fn a_disk_that_fills_up_is_exit_11_and_keeps_what_it_has(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_disk_without_inodes_is_exit_11_and_keeps_what_it_has(scene) {
     require!(Need::Mounts, Need::Sy);
     for inodes in [8, 50, 150, 400] {
@@ -81,7 +81,7 @@ fn a_disk_without_inodes_is_exit_11_and_keeps_what_it_has(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_disk_that_cannot_be_written_is_named_and_nothing_changes(scene) {
     require!(Need::Mounts, Need::Sy);
     let at = scene.export().join("fs");
@@ -111,7 +111,7 @@ fn chattr(flag: &str, path: &Path) {
     );
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn an_immutable_file_fails_alone(scene) {
     require!(Need::LoopMounts, Need::Tool("chattr"));
     let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
@@ -144,7 +144,7 @@ fn an_immutable_file_fails_alone(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn directories_that_only_grow_or_never_change_fail_alone(scene) {
     require!(Need::LoopMounts, Need::Tool("chattr"));
     let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
@@ -319,13 +319,13 @@ fn push_while_swapping(scene: &mut Scene, inside: &str, partner: impl Fn(&Path, 
     scene.assert_arrived();
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_directory_swapped_for_a_symlink_never_leads_outside(scene) {
     push_while_swapping(scene, "d", |other, outside| plant::symlink(outside.join("dir"), other));
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_deeper_directory_swapped_for_a_symlink_never_leads_outside(scene) {
     push_while_swapping(scene, "d/sub", |other, outside| {
         plant::symlink(outside.join("dir/sub"), other);
@@ -333,7 +333,7 @@ fn a_deeper_directory_swapped_for_a_symlink_never_leads_outside(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_file_swapped_for_a_symlink_is_never_written_through(scene) {
     push_while_swapping(scene, "d/f3", |other, outside| {
         plant::symlink(outside.join("dir/f3"), other);
@@ -347,7 +347,7 @@ fn a_destination_swapped_for_a_symlink_never_leads_outside(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_destination_that_others_change_meanwhile_converges_when_they_stop(scene) {
     for dir in 0..5 {
         for file in 0..40 {

@@ -25,7 +25,7 @@ fn names_forge_no_lines_in_the_servers_log(scene) {
         kernel_tests::Route::Tcp => {
             format!("sy://127.0.0.1:{}/{}/dst", scene.server().port(), FORGED.replace('/', ""))
         }
-        kernel_tests::Route::Embedded | kernel_tests::Route::Unix => format!("sy:///{}/dst", FORGED.replace('/', "")),
+        kernel_tests::Route::Embedded | kernel_tests::Route::Unix | kernel_tests::Route::Ssh => format!("sy:///{}/dst", FORGED.replace('/', "")),
     };
     let mut push = Push::new(module).from(slash(scene.src()));
     if scene.route == kernel_tests::Route::Unix {
@@ -42,7 +42,7 @@ fn names_forge_no_lines_in_the_servers_log(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn troubles_with_long_names_stay_short_and_whole(scene) {
     require!(Need::Sy);
     let long = "n".repeat(255);

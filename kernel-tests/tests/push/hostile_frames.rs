@@ -589,6 +589,7 @@ fn nothing_comes_before_the_greeting(scene) {
     let stream = Hello { stream: 1, ..Hello::to(MODULE, "dst") };
     let durable = Hello { durability: 3, ..Hello::to(MODULE, "dst") };
     let flags = Hello::to(MODULE, "dst").flags(1 << 31);
+    let relative = Hello::to(MODULE, "dst").flags(1 << 7);
     let first = [
         (evil::pack(&[bait()]), 6, "a PACK frame where none may come"),
         (evil::list(ROOT, ROOT, None), 6, "a LIST frame where none may come"),
@@ -602,6 +603,7 @@ fn nothing_comes_before_the_greeting(scene) {
         (stream.frame(), 6, "stream index"),
         (durable.frame(), 6, "durability"),
         (flags.frame(), 6, "HELLO flags"),
+        (relative.frame(), 6, "HELLO flags"),
     ];
     for (frame, code, words) in first {
         let mut evil = evil(scene);

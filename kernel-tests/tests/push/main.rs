@@ -1,5 +1,6 @@
 //! `sy push` and `sy-server` as black boxes. One binary, so that it is linked once; a file per
-//! topic. Each scenario that can be is played embedded, over TCP and over a UNIX socket.
+//! topic. Each scenario that can be is played embedded, over TCP, over a UNIX
+//! socket and over ssh.
 
 #![allow(clippy::print_stdout, reason = "what a failed test saw is printed")]
 #![allow(
@@ -23,4 +24,5 @@ mod metadata;
 mod names;
 mod source_changes;
 mod sources;
+mod ssh;
 mod types;

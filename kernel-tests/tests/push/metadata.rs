@@ -27,7 +27,7 @@ fn set_modes(src: &Path, turn: usize) {
     }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn every_mode_arrives_and_follows_changes_without_content(scene) {
     require!(Need::Root);
     set_modes(&scene.src(), 0);
@@ -40,7 +40,7 @@ fn every_mode_arrives_and_follows_changes_without_content(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_mode_is_exact_also_where_the_content_changes(scene) {
     require!(Need::Root);
     set_modes(&scene.src(), 0);
@@ -116,7 +116,7 @@ fn an_ordinary_user_pushes_without_changing_owners() {
     });
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn owners_arrive_and_follow_changes_without_content(scene) {
     require!(Need::Root);
     let src = scene.src();
@@ -143,7 +143,7 @@ fn owners_arrive_and_follow_changes_without_content(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn set_id_bits_never_outlive_a_change_of_owner_or_content(scene) {
     require!(Need::Root);
     let tool = scene.src().join("tool");
@@ -157,7 +157,7 @@ fn set_id_bits_never_outlive_a_change_of_owner_or_content(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn times_arrive_to_the_nanosecond_and_directories_keep_theirs(scene) {
     let src = scene.src();
     let times = [
@@ -190,7 +190,7 @@ fn times_arrive_to_the_nanosecond_and_directories_keep_theirs(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_touched_file_of_the_same_size_is_sent_again(scene) {
     let file = scene.src().join("file");
     plant::file(&file, "one version");
@@ -202,7 +202,7 @@ fn a_touched_file_of_the_same_size_is_sent_again(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_file_of_the_same_size_and_time_is_taken_as_the_same(scene) {
     let (file, there) = (scene.src().join("file"), scene.dst().join("file"));
     plant::file(&file, "one version");
@@ -216,7 +216,7 @@ fn a_file_of_the_same_size_and_time_is_taken_as_the_same(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_file_system_with_coarse_times_is_not_sent_the_same_again(scene) {
     require!(Need::Sy, Need::LoopMounts);
     let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
@@ -238,7 +238,7 @@ fn a_file_system_with_coarse_times_is_not_sent_the_same_again(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn modes_do_not_depend_on_the_umask(scene) {
     require!(Need::Root);
     set_modes(&scene.src(), 0);

@@ -65,7 +65,7 @@ fn plant_awkward(dir: &Path) {
     }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn any_name_arrives_and_goes(scene) {
     plant_awkward(&scene.src());
     scene.assert_pushes::<&str>(&[]);
@@ -75,7 +75,7 @@ fn any_name_arrives_and_goes(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn what_is_printed_about_awkward_names_is_harmless(scene) {
     require!(Need::Sy);
     plant_awkward(&scene.src());
@@ -91,7 +91,7 @@ fn what_is_printed_about_awkward_names_is_harmless(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn names_of_our_own_are_never_sent_and_never_deleted(scene) {
     require!(Need::Sy);
     plant::file(scene.src().join("file"), "text");
@@ -105,7 +105,7 @@ fn names_of_our_own_are_never_sent_and_never_deleted(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn paths_far_longer_than_the_ends_of_a_name_arrive(scene) {
     require!(Need::Tool("rsync"));
     let long = |letter: &str| letter.repeat(175);
@@ -119,7 +119,7 @@ fn paths_far_longer_than_the_ends_of_a_name_arrive(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_tree_of_1100_levels_of_long_names_arrives_and_goes(scene) {
     // rsync itself stops at the longest path that the kernel takes.
     require!(Need::Sy);
@@ -132,7 +132,7 @@ fn a_tree_of_1100_levels_of_long_names_arrives_and_goes(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn names_are_ordered_as_bytes_on_both_sides(scene) {
     // Directories sort as if a slash ended their names in some tools; a merge that mixes the two
     // orders deletes or sends the wrong ones.

@@ -77,7 +77,7 @@ fn change_while_pushing(scene: &mut Scene, change: impl Fn(&Path)) {
     scene.assert_arrived();
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_grow_while_they_are_sent_arrive_as_one_version(scene) {
     change_while_pushing(scene, |path| {
         let mut file = std::fs::File::options().append(true).open(path).expect("it opens");
@@ -86,7 +86,7 @@ fn files_that_grow_while_they_are_sent_arrive_as_one_version(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_are_truncated_while_they_are_sent_arrive_as_one_version(scene) {
     change_while_pushing(scene, |path| {
         let file = std::fs::File::options().write(true).open(path).expect("it opens");
@@ -95,7 +95,7 @@ fn files_that_are_truncated_while_they_are_sent_arrive_as_one_version(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_are_emptied_while_they_are_sent_arrive_as_one_version(scene) {
     change_while_pushing(scene, |path| {
         let file = std::fs::File::options().write(true).open(path).expect("it opens");
@@ -104,13 +104,13 @@ fn files_that_are_emptied_while_they_are_sent_arrive_as_one_version(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_are_deleted_while_they_are_sent_arrive_whole_or_are_named(scene) {
     change_while_pushing(scene, |path| plant::remove(path));
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_are_replaced_while_they_are_sent_arrive_as_one_version(scene) {
     change_while_pushing(scene, |path| {
         let new = path.with_extension("new");
@@ -120,7 +120,7 @@ fn files_that_are_replaced_while_they_are_sent_arrive_as_one_version(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_are_rewritten_in_place_never_arrive_as_a_mixture(scene) {
     change_while_pushing(scene, |path| {
         let mut file = std::fs::File::options().write(true).open(path).expect("it opens");
@@ -133,7 +133,7 @@ fn files_that_are_rewritten_in_place_never_arrive_as_a_mixture(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_become_symlinks_while_they_are_sent_are_not_followed(scene) {
     change_while_pushing(scene, |path| {
         let new = path.with_extension("new");
@@ -143,7 +143,7 @@ fn files_that_become_symlinks_while_they_are_sent_are_not_followed(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_that_become_fifos_while_they_are_sent_hang_nobody(scene) {
     // rsync opens the fifo and waits for ever.
     require!(Need::Root, Need::Sy);
@@ -166,13 +166,13 @@ fn files_that_become_fifos_while_they_are_sent_hang_nobody(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn files_whose_mode_changes_while_they_are_sent_follow_in_the_next_push(scene) {
     change_while_pushing(scene, |path| plant::chmod(path, 0o600));
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_directory_that_vanishes_while_it_is_pushed_is_named(scene) {
     plant_source(scene);
     let held = Held::start(scene, &[], HELD_AFTER_BYTES);
@@ -213,7 +213,7 @@ fn write_once_more(path: &Path) {
     file.write_all(&bytes).expect("it is written");
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_source_that_never_rests_is_pushed_without_a_wrong_byte(scene) {
     require!(Need::Sy);
     for number in 0..20 {
@@ -244,7 +244,7 @@ fn a_source_that_never_rests_is_pushed_without_a_wrong_byte(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_file_rewritten_again_and_again_converges_when_it_rests(scene) {
     require!(Need::Sy);
     let path = scene.src().join("busy");
@@ -267,7 +267,7 @@ fn a_file_rewritten_again_and_again_converges_when_it_rests(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_source_whose_directories_wander_ends_and_converges(scene) {
     for dir in 0..20 {
         for file in 0..30 {
@@ -295,7 +295,7 @@ fn a_source_whose_directories_wander_ends_and_converges(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn nothing_that_is_in_the_source_all_the_time_is_ever_deleted(scene) {
     for number in 0..300 {
         plant::file(scene.src().join(format!("steady/{number}")), content::noise(number, 1000));
@@ -320,7 +320,7 @@ fn nothing_that_is_in_the_source_all_the_time_is_ever_deleted(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_fifo_that_trades_places_with_a_file_hangs_nobody(scene) {
     // rsync opens the fifo and waits for ever.
     require!(Need::Root, Need::Sy);
@@ -360,6 +360,7 @@ fn a_kernels_own_tree_can_be_a_source() {
     });
 }
 
+// Not by ssh, which refuses a user without a name.
 on_routes! { embedded, tcp;
 fn what_cannot_be_read_is_named_and_the_rest_arrives(scene) {
     require!(Need::Nobody);
@@ -383,7 +384,7 @@ fn what_cannot_be_read_is_named_and_the_rest_arrives(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn symlink_loops_in_the_source_end(scene) {
     plant::symlink("..", scene.src().join("dir/up"));
     plant::symlink(".", scene.src().join("dir/here"));

@@ -47,7 +47,7 @@ fn plant_source(scene: &Scene) {
     plant::mtime(scene.src(), 1_111_111_111, 1);
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn without_a_slash_the_directory_itself_arrives(scene) {
     plant_source(scene);
     as_rsync_does(scene, &[], &[scene.src().into()]);
@@ -55,7 +55,7 @@ fn without_a_slash_the_directory_itself_arrives(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn with_a_slash_its_contents_arrive(scene) {
     plant_source(scene);
     as_rsync_does(scene, &[], &[slash(scene.src())]);
@@ -63,7 +63,7 @@ fn with_a_slash_its_contents_arrive(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_dot_and_doubled_slashes_mean_contents(scene) {
     plant_source(scene);
     let mut dotted = slash(scene.src());
@@ -77,7 +77,7 @@ fn a_dot_and_doubled_slashes_mean_contents(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn the_working_directory_can_be_the_source(scene) {
     plant_source(scene);
     for source in [".", "./"] {
@@ -90,7 +90,7 @@ fn the_working_directory_can_be_the_source(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn symlinked_components_of_a_source_are_followed(scene) {
     plant_source(scene);
     plant::symlink(scene.src(), scene.path().join("via"));
@@ -105,7 +105,7 @@ fn symlinked_components_of_a_source_are_followed(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn the_same_source_ten_times_is_one(scene) {
     plant_source(scene);
     as_rsync_does(scene, &[], &vec![slash(scene.src()); 10]);
@@ -118,7 +118,7 @@ fn the_same_source_ten_times_is_one(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn of_two_sources_the_first_wins_a_name(scene) {
     let (one, two) = (scene.path().join("one"), scene.path().join("two"));
     plant::file(one.join("file"), "from one");
@@ -142,7 +142,7 @@ fn of_two_sources_the_first_wins_a_name(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_file_and_a_directory_of_one_name_become_one_of_the_two(scene) {
     let (one, two) = (scene.path().join("one"), scene.path().join("two"));
     plant::file(one.join("name"), "a file");
@@ -166,7 +166,7 @@ fn a_file_and_a_directory_of_one_name_become_one_of_the_two(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_single_file_goes_to_a_name_or_into_a_directory(scene) {
     plant_source(scene);
     let file: OsString = scene.src().join("top").into();
@@ -187,7 +187,7 @@ fn a_single_file_goes_to_a_name_or_into_a_directory(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_single_file_leaves_its_siblings_at_the_target_alone(scene) {
     plant_source(scene);
     plant::file(scene.dst().join("sibling"), "stays, whatever is pushed beside it");
@@ -196,7 +196,7 @@ fn a_single_file_leaves_its_siblings_at_the_target_alone(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn several_files_and_directories_go_into_one_directory(scene) {
     plant_source(scene);
     plant::file(scene.path().join("single"), "on its own");
@@ -210,7 +210,7 @@ fn several_files_and_directories_go_into_one_directory(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn several_sources_never_go_into_a_file(scene) {
     plant_source(scene);
     plant::file(scene.dst(), "a file, not a directory");
@@ -263,7 +263,7 @@ fn a_tree_pushed_into_itself_through_a_server_skips_the_target(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_source_pushed_onto_itself_stays_as_it_is(scene) {
     require!(Need::Sy);
     plant::file(scene.dst().join("dir/file"), "the only copy");

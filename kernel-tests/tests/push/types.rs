@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 use kernel_tests::scene::slash;
 use kernel_tests::{Need, Scene, Tree, on_routes, plant, require, twin};
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn symlinks_arrive_byte_for_byte(scene) {
     let src = scene.src();
     let mut not_utf8 = b"bytes \xff\xfe\n".to_vec();
@@ -46,7 +46,7 @@ fn symlinks_arrive_byte_for_byte(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn nodes_are_made_where_the_session_may_and_else_counted(scene) {
     require!(Need::Root);
     let src = scene.src();
@@ -128,21 +128,21 @@ fn every_kind_meets_every_kind(scene: &mut Scene, options: &[&str]) {
     outcome.exits(code);
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn any_kind_replaces_any_kind_as_rsync_does_it(scene) {
     require!(Need::Root, Need::Tool("rsync"));
     every_kind_meets_every_kind(scene, &[]);
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn any_kind_replaces_any_kind_with_delete_as_rsync_does_it(scene) {
     require!(Need::Root, Need::Tool("rsync"));
     every_kind_meets_every_kind(scene, &["--delete"]);
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_full_directory_in_the_way_of_a_file_is_named_and_kept(scene) {
     plant::file(scene.src().join("name"), "a file");
     plant::file(scene.src().join("other"), "another");
@@ -155,7 +155,7 @@ fn a_full_directory_in_the_way_of_a_file_is_named_and_kept(scene) {
 }
 }
 
-on_routes! { embedded, tcp, unix;
+on_routes! { embedded, tcp, unix, ssh;
 fn a_symlink_in_the_way_of_a_directory_is_replaced_not_followed(scene) {
     plant::file(scene.src().join("dir/below/file"), "goes into a real directory");
     plant::dir(scene.dst());
@@ -166,7 +166,7 @@ fn a_symlink_in_the_way_of_a_directory_is_replaced_not_followed(scene) {
 }
 }
 
-on_routes! { embedded, tcp;
+on_routes! { embedded, tcp, ssh;
 fn a_dry_run_tells_of_changes_of_kind_as_the_push_does_them(scene) {
     require!(Need::Root);
     for new in ["file", "full-dir", "dangling"] {
