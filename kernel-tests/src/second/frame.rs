@@ -77,14 +77,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// The check comes before anything is believed. `first` is the first of its stream.
-    pub(super) fn read(bytes: &[u8; HEAD_BYTES], first: bool) -> Result<Self, Failure> {
+    /// The check comes before anything is believed.
+    pub(super) fn read(bytes: &[u8; HEAD_BYTES]) -> Result<Self, Failure> {
         if bytes[6..8] != head_check(bytes) {
-            return Err(if first {
-                Failure::AnotherProtocol
-            } else {
-                Failure::protocol("a head does not agree with its check")
-            });
+            return Err(Failure::protocol("a head does not agree with its check"));
         }
         let len = u32::from_le_bytes(*bytes.first_chunk().expect("a head is longer"));
         let payload_bytes = usize::try_from(len).unwrap_or(usize::MAX);
@@ -157,7 +153,7 @@ mod tests {
         for bit in 0..HEAD_BYTES * 8 {
             let mut head = *sealed.first_chunk::<HEAD_BYTES>().expect("it has a head");
             head[bit / 8] ^= 1 << (bit % 8);
-            assert!(Head::read(&head, false).is_err(), "bit {bit}");
+            assert!(Head::read(&head).is_err(), "bit {bit}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::alphabet::{Kind, Meta, Payload, Put};
 use super::frame::{self, Frame};
 use super::{Aim, Failure, Wishes};
 
-const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 1;
 /// A bit that nobody knows: it changes nothing. Bit 0 would promise deltas.
 const FEATURES: u64 = 1 << 63;
 
@@ -82,9 +82,7 @@ impl Welcome {
         single_file: bool,
         dry_run: bool,
     ) -> Result<Self, Failure> {
-        if payload.u16()? != VERSION {
-            return Err(Failure::protocol("a WELCOME of another version"));
-        }
+        payload.u16()?; // the version: it was looked at before
         payload.u64()?; // features: none is asked for
         let flags = payload.u8()?;
         let is_set = |bit: u8| flags & (1 << bit) != 0;

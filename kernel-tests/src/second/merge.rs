@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 
 use super::Failure;
-use super::alphabet::{Kind, Meta, Payload};
+use super::alphabet::{Kind, Meta, Payload, Time};
 use super::greeting::Welcome;
 use super::listing::{Section, Status, Theirs};
 use super::own::Entry;
@@ -108,12 +108,11 @@ fn judge(own: &Entry, theirs: &Theirs, welcome: &Welcome) -> Verdict {
     if own.kind == Kind::Directory || theirs.kind == Kind::Directory {
         return Verdict::Replace;
     }
+    let same_time = is_same_time(own.meta.mtime, theirs.meta.mtime);
     let same_content = own.kind == theirs.kind
-        && !theirs.suspect
         && match own.kind {
-            Kind::File | Kind::Symlink => {
-                own.size == theirs.size && own.meta.mtime == theirs.meta.mtime
-            }
+            Kind::File => own.size == theirs.size && same_time && !theirs.suspect,
+            Kind::Symlink => own.size == theirs.size && same_time,
             Kind::CharacterDevice | Kind::BlockDevice => own.size == theirs.size,
             Kind::Fifo | Kind::Socket | Kind::Directory => true,
         };
@@ -126,12 +125,17 @@ fn judge(own: &Entry, theirs: &Theirs, welcome: &Welcome) -> Verdict {
 
 /// Is anything of the metadata other than it should be, as far as the target sets it?
 pub(super) fn differs(own: Meta, theirs: Meta, welcome: &Welcome) -> bool {
-    let settable = match (own.kind(), welcome.setid) {
-        (Some(Kind::Symlink), _) => 0,
-        (_, true) => 0o7777,
-        (_, false) => 0o1777,
+    let wanted = if welcome.setid {
+        own.permissions()
+    } else {
+        own.permissions() & 0o1777
     };
-    let other_mode = (own.st_mode ^ theirs.st_mode) & settable != 0;
+    let other_mode = own.kind() != Some(Kind::Symlink) && wanted != theirs.permissions();
     let other_owner = (own.uid, own.gid) != (theirs.uid, theirs.gid);
-    other_mode || welcome.owners && other_owner || own.mtime != theirs.mtime
+    other_mode || welcome.owners && other_owner || !is_same_time(own.mtime, theirs.mtime)
+}
+
+/// A target's file system may know seconds only.
+fn is_same_time(own: Time, theirs: Time) -> bool {
+    own.seconds == theirs.seconds && (own.nanos == theirs.nanos || theirs.nanos == 0)
 }

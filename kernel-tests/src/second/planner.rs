@@ -296,6 +296,11 @@ impl Planner<'_> {
         if self.is_the_target(&entry) {
             return Ok(());
         }
+        let is_node = !matches!(entry.kind, Kind::Directory | Kind::File | Kind::Symlink);
+        if is_node && !self.welcome.is_some_and(|welcome| welcome.nodes) {
+            self.counts.skipped += 1;
+            return Ok(());
+        }
         match verdict {
             Verdict::Same => Ok(()),
             Verdict::Mend => {
@@ -348,10 +353,6 @@ impl Planner<'_> {
             Kind::File => self.make_file(dir, &entry).await,
             Kind::Symlink => self.make_symlink(dir, &entry).await,
             Kind::Fifo | Kind::Socket | Kind::CharacterDevice | Kind::BlockDevice => {
-                if !self.welcome.is_some_and(|welcome| welcome.nodes) {
-                    self.counts.skipped += 1;
-                    return Ok(());
-                }
                 let op = pack::node(dir, &entry.name, entry.meta, entry.size);
                 self.send_whole(dir, op).await
             }

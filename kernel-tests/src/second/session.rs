@@ -225,7 +225,13 @@ impl Reader {
         loop {
             let bytes = self.read(HEAD_BYTES).await?;
             let head = bytes.first_chunk().expect("it was read whole");
-            let head = Head::read(head, self.is_first)?;
+            let head = Head::read(head).map_err(|failure| {
+                if self.is_first {
+                    Failure::AnotherProtocol
+                } else {
+                    failure
+                }
+            })?;
             self.is_first = false;
             let payload = self.read(head.payload_bytes).await?;
             head.check(&payload)?;
@@ -249,6 +255,11 @@ impl Reader {
         let mut payload = Payload(payload);
         match (kind, desk.welcome) {
             (frame::REFUSED, _) => return Err(greeting::read_refused(payload)?),
+            (frame::WELCOME, None)
+                if payload.0.get(..2) != Some(&greeting::VERSION.to_le_bytes()) =>
+            {
+                return Err(Failure::AnotherVersion);
+            }
             (frame::WELCOME, None) => {
                 desk.welcome = Some(Welcome::read(payload, self.single_file, self.dry_run)?);
             }

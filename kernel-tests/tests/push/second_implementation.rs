@@ -1,10 +1,12 @@
 //! Pushes by the second implementation of the protocol, which knows nothing but the page: the
 //! server must take it for what it is, and the two sources must agree on what is in place.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
-use kernel_tests::evil;
+use kernel_tests::evil::{self, EvilServer};
 use kernel_tests::second::load::{self, Load};
 use kernel_tests::second::{self, Address, Aim, Failure, Notice, Pushed, Wishes};
 use kernel_tests::server::Server;
@@ -329,5 +331,114 @@ fn a_thousand_connections_that_do_nothing_hinder_nobody(scene) {
         let refused = evil::read_frame(stream).expect("the server says why it closes");
         assert_eq!((refused.kind, refused.payload[0]), (evil::REFUSED, 7));
     }
+}
+}
+
+/// A push of a small tree to a server that does this.
+fn push_to(
+    scene: &mut Scene,
+    wishes: &Wishes,
+    play: impl FnOnce(TcpStream) + Send + 'static,
+) -> Result<Pushed, Failure> {
+    plant::file(scene.src().join("file"), "text");
+    let server = EvilServer::start(play);
+    let aim = Aim::new(at(server.port()), MODULE, "dst");
+    second::push_now(&scene.src(), &aim, wishes)
+}
+
+/// Reads until the client hangs up.
+fn listen(mut stream: TcpStream) {
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+}
+
+on_routes! { tcp;
+fn a_server_that_lies_is_found_out(scene) {
+    require!(Need::Sy);
+    let root = |status, count, entries: &[Vec<u8>]| {
+        let section = evil::section(evil::ROOT, status, count, entries);
+        [evil::welcome(1), evil::frame(evil::LISTING, &section)].concat()
+    };
+    let file = |name: &[u8]| evil::entry(name, evil::FILE, 4);
+    let mut damaged = evil::welcome(1);
+    damaged[40] ^= 1;
+    for (what, bytes, exit) in [
+        ("no frame", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), 2),
+        ("another version", evil::welcome(2), 2),
+        ("a report at once", evil::report(0), 12),
+        ("a report before DONE", [evil::welcome(1), evil::report(0)].concat(), 12),
+        ("two greetings", [evil::welcome(1), evil::welcome(1)].concat(), 12),
+        ("a flipped bit", damaged, 12),
+        ("names that descend", root(evil::COMPLETE, 2, &[file(b"b"), file(b"a")]), 12),
+        ("a name that is a path", root(evil::COMPLETE, 1, &[file(b"../x")]), 12),
+        ("a name of its own", root(evil::COMPLETE, 1, &[file(b".sy.x")]), 12),
+        ("fewer entries than said", root(evil::COMPLETE, 2, &[file(b"a")]), 12),
+        ("an absent directory with entries", root(evil::ABSENT, 1, &[file(b"a")]), 12),
+        ("a full disk", [evil::welcome(1), evil::report(11)].concat(), 11),
+    ] {
+        let ended = push_to(scene, &Wishes::default(), move |mut stream| {
+            let _ = stream.write_all(&bytes);
+            listen(stream);
+        });
+        let code = ended.as_ref().map_or_else(Failure::exit, Pushed::exit);
+        assert_eq!(code, exit, "{what}: {ended:?}");
+    }
+    let lost = push_to(scene, &Wishes::default(), |stream| {
+        let _ = stream.shutdown(Shutdown::Write);
+        listen(stream);
+    });
+    assert_eq!(lost.expect_err("nothing was said").exit(), 10);
+    let wishes = Wishes { patience: Duration::from_millis(300), ..Wishes::default() };
+    let silent = push_to(scene, &wishes, listen);
+    assert_eq!(silent.expect_err("nothing was said").exit(), 30);
+}
+}
+
+on_routes! { tcp;
+fn it_reads_while_it_can_not_send(scene) {
+    require!(Need::Sy);
+    // The server says more than any socket holds, and reads nothing before it has said all of it.
+    for number in 0..64 {
+        plant::file(scene.src().join(format!("large{number}")), content::noise(number, CHUNK));
+    }
+    let pushed = push_to(scene, &Wishes::default(), |mut stream| {
+        let section = evil::section(evil::ROOT, evil::COMPLETE, 0, &[]);
+        stream.write_all(&evil::welcome(1)).expect("it is taken");
+        stream.write_all(&evil::frame(evil::LISTING, &section)).expect("it is taken");
+        let notice = evil::frame(evil::NOTICE, &evil::notice(&[b'x'; 8000]).repeat(30));
+        for _ in 0..256 {
+            stream.write_all(&notice).expect("a client that reads takes it");
+        }
+        while let Some(frame) = evil::read_frame(&mut stream) {
+            if frame.kind == evil::DONE {
+                break;
+            }
+        }
+        stream.write_all(&evil::report(0)).expect("it is taken");
+        listen(stream);
+    });
+    assert_eq!(pushed.expect("it is reported").exit(), 0);
+}
+}
+
+on_routes! { tcp;
+fn both_implementations_leave_the_same_things_alone(scene) {
+    require!(Need::Sy);
+    plant_bush(&scene.src(), 1);
+    push(scene, &Wishes::default());
+    // A fifo that this target can't have, where it has a directory; a time without nanoseconds.
+    plant::fifo(scene.src().join("d1/node"));
+    plant::file(scene.dst().join("d1/node/inside"), "stays");
+    plant::mtime(scene.src().join("d2/s2/f2"), 1_700_000_000, 123);
+    plant::mtime(scene.dst().join("d2/s2/f2"), 1_700_000_000, 0);
+    for dir in ["d1", "d2/s2"] {
+        plant::mtime(scene.src().join(dir), 1_600_000_000, 5);
+        plant::mtime(scene.dst().join(dir), 1_600_000_000, 5);
+    }
+    let before = Tree::read(scene.dst());
+    let pushed = push(scene, &deleting());
+    assert!(pushed.changed_nothing(), "{pushed:?}");
+    assert_eq!(pushed.counts.skipped, 1, "{pushed:?}");
+    before.assert_untouched(&Tree::read(scene.dst()), "a push with nothing to do");
+    scene.assert_idle(&["--delete"]);
 }
 }
