@@ -458,6 +458,7 @@ fn chunks_out_of_place_are_refused(scene) {
         (evil::data(2, 0, b"x"), "file 2 was not begun"),
         (evil::end(2, 0, 0), "file 2 was not begun"),
         (evil::end(1, 2, 0), "END status"),
+        (evil::end(1, 1, 7), "END status"),
     ] {
         refuses(scene, &[begun.clone(), frame], words);
     }
