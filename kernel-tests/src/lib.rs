@@ -32,6 +32,7 @@ pub mod plant;
 pub mod proxy;
 pub mod push;
 pub mod scene;
+pub mod second;
 pub mod server;
 pub mod sshd;
 pub mod subject;

@@ -483,7 +483,8 @@ impl<D: Disk> Target<D> {
             if let Some(file) = self.incoming.keys().next() {
                 let error = WireError::UnknownFile(file.0).into();
                 self.fail(error);
-                return None;
+                // No event would come of itself before the next sign of life.
+                return self.poll_action(env);
             }
             self.state = State::Finishing;
             return Some(Action::Job(Work::Finish(Finish::new(self.tree(), false))));

@@ -98,13 +98,13 @@ impl End {
         let given_up = reader.u8()?;
         let digest = FileDigest(reader.u128()?);
         reader.finish()?;
-        match given_up {
-            0 => Ok(Self {
+        match (given_up, digest.0) {
+            (0, _) => Ok(Self {
                 file,
                 digest: Some(digest),
             }),
-            1 => Ok(Self { file, digest: None }),
-            other => Err(WireError::Forbidden {
+            (1, 0) => Ok(Self { file, digest: None }),
+            (other, _) => Err(WireError::Forbidden {
                 what: "END status",
                 value: u64::from(other),
             }),

@@ -85,12 +85,12 @@ impl Status {
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let code = reader.u8()?;
         let errno = i32::from(reader.u16()?);
-        match code {
-            0 => Ok(Self::Absent),
-            1 => Ok(Self::Part),
-            2 => Ok(Self::Complete),
-            3 => Ok(Self::Incomplete),
-            4 if (1..4096).contains(&errno) => Ok(Self::Failed(Errno::from_raw_os_error(errno))),
+        match (code, errno) {
+            (0, 0) => Ok(Self::Absent),
+            (1, 0) => Ok(Self::Part),
+            (2, 0) => Ok(Self::Complete),
+            (3, 0) => Ok(Self::Incomplete),
+            (4, 1..4096) => Ok(Self::Failed(Errno::from_raw_os_error(errno))),
             _ => Err(WireError::Forbidden {
                 what: "LISTING status",
                 value: u64::from(code),

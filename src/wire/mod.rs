@@ -58,8 +58,11 @@
 //! `0x6000`, file `0x8000`, symlink `0xa000`, socket `0xc000`. Any other is an error.
 //!
 //! Every payload is read to its last byte: bytes missing or left over are errors, and so are a
-//! flag bit, an enumeration value or a number outside what is written here. "Error" without a
-//! further word means: the session ends (section 13).
+//! flag bit, an enumeration value or a number outside what is written here. A payload that is a
+//! list ("to the end of the payload") may be an empty one. "Error" without a further word means:
+//! the session ends (section 13); what stood before it in the stream may have been carried out.
+//!
+//! A source leaves out what is no `name`, because it begins with `.sy.`: it is sy's own.
 //!
 //! # 3 Frames
 //!
@@ -106,27 +109,29 @@
 //! any state. An empty `0x70` is the sign of life of section 12. Every other kind that is not in
 //! the table, or that comes from the wrong side, is an error.
 //!
-//! If the **first 16 bytes** of a stream are not a head with a right check, the peer does not speak
-//! this protocol: the receiver closes the stream without a word. (One that ends within its first
-//! 16 bytes is a lost connection, if they could have become a head.)
+//! If the **first 16 bytes** of a stream are no head (a wrong check, a length that is too long,
+//! flags, a kind that is not in the table), the peer does not speak this protocol: the receiver
+//! closes the stream without a word. (One that ends within its first 16 bytes is a lost connection,
+//! if they could have become a head.) Whatever is wrong behind a first head is an error like any
+//! other, a HELLO with another magic too.
 //!
 //! # 4 The greeting
 //!
 //! ## HELLO
 //!
-//! The first frame, once.
+//! The first frame that is not ignorable, once.
 //!
 //! | field | | |
 //! |---|---|---|
 //! | magic | 8 bytes | `sy-push\n`, in every version |
 //! | version | `u16` | 1; what follows is this version's |
-//! | session | `u64` | random; names the session in logs and in the target's temp files |
+//! | session | `u64` | random, any value; names the session in logs and in the target's temp files, so no two at a time may have the same |
 //! | stream index | `u16` | 0: a session has one stream |
 //! | features | `u64` | bits of what the source knows beyond this page; 0. Unknown bits change nothing |
 //! | flags | `u32` | below; unknown bits are an error |
-//! | delete max | `u64` | counts where flag 2 is set |
+//! | delete max | `u64` | counts where flag 2 is set; otherwise any value |
 //! | durability | `u8` | 0 none, 1 session, 2 file |
-//! | boot id | `id16` | this boot of the source's host |
+//! | boot id | `id16` | this boot of the source's host, see [WELCOME](#welcome) |
 //! | module | `text` ≤ 255 | an exported name; empty: section 5 |
 //! | components | `u16` ≤ 4096 | how many follow |
 //! | DEST | `name` each | below the module's root, outermost first |
@@ -163,6 +168,9 @@
 //! | nodes | 2 | NODE is legal |
 //! | file named by DEST | 3 | section 5; legal only as the answer to "single file" |
 //! | root is absent | 4 | only in a dry run: ROOT does not exist; root, dev and ino are its parent's |
+//!
+//! A **boot id** is the UUID in `/proc/sys/kernel/random/boot_id`, its 32 hex digits read from left
+//! to right as 16 bytes; all zeros where it can't be read.
 //!
 //! A source that meets a directory whose dev and ino are ROOT's, while the boot ids agree, stands
 //! before the target itself: it does not send it.
@@ -216,27 +224,33 @@
 //!
 //! A directory has a number, `u32`, chosen by the source. 0 is ROOT and is there from the start.
 //! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a source never
-//! uses a number twice. Every object is (directory, one name); paths do not travel forwards.
+//! uses a number twice (a target need not notice if it does). Numbers may jump; those of large files
+//! are counted apart. Every object is (directory, one name); paths do not travel forwards.
 //!
 //! A directory is closed after those declared in it, ROOT last; anything else is an error. Nothing
 //! is declared in a closed one.
 //!
 //! ## LIST
 //!
-//! One or more requests, to the end of the payload. They are answered in their order.
+//! Requests, to the end of the payload. They are answered in their order.
 //!
 //! | field | | |
 //! |---|---|---|
 //! | dir | `u32` | the number declared |
-//! | parent | `u32` | ROOT, or declared by an earlier request and not closed |
+//! | parent | `u32` | ROOT, or declared by an earlier request (not by MKDIR alone) and not closed |
 //! | name | `name` | in the parent. For ROOT (dir 0, parent 0): a length of 0 and no bytes |
 //!
 //! ROOT may be asked for before WELCOME, and once. A request looks at the target as it is then; operations of
 //! PACKs on the way are not waited for. A name that is no directory (nothing, a file, a symlink), or
 //! whose parent is absent, is absent too.
 //!
-//! The source need not ask for a directory whose parent is absent or was made by MKDIR: everything
-//! below is absent, and MKDIR declares it.
+//! The source need not ask for ROOT to ask for what is in it, nor for a directory whose parent is
+//! absent or was made by MKDIR: everything below is absent, and MKDIR declares it.
+//!
+//! What a listing makes legal (DELETE in a complete one, MKDIR under the number of an absent one) is
+//! legal when the source has read the directory's last section, not when it asked. An absent
+//! directory is closed like any other, with or without MKDIR; without, the `meta` of its CLOSE is
+//! dropped in silence and every other operation in it fails (reason 6).
 //!
 //! ## LISTING
 //!
@@ -262,10 +276,10 @@
 //!
 //! | field | | |
 //! |---|---|---|
-//! | shared | `u8` | bytes that its name has in common with the name before it in this section; 0 for the first |
+//! | shared | `u8` | bytes that are taken from the name before it in this section: all that the two have in common, or fewer; 0 for the first |
 //! | rest | `u8` + n | the length of the rest of the name, and the rest |
 //! | st_mode | `u16` | as in `meta` |
-//! | size | `u64` | bytes of a file or of a link's target; `st_rdev` of a device |
+//! | size | `u64` | bytes of a file or of a link's target; `st_rdev` of a device; of other kinds without a meaning |
 //! | mtime, seconds | `i64` | |
 //! | mtime, nanoseconds | `u32` | in the lower 31 bits; bit 31: **suspect** |
 //! | uid | `u32` | |
@@ -275,6 +289,28 @@
 //! directory; a source that sees otherwise ends the session. The target leaves out its own `.sy.*`
 //! files. *Suspect* means that a crash may have cut off the session that wrote the file: whatever
 //! its size and time say, the source sends it again.
+//!
+//! ## What is the same
+//!
+//! The source alone decides; the target sets what it is told. Sources that are to agree about one
+//! target compare so:
+//!
+//! | kind | the content is the same with | of `meta`, is compared |
+//! |---|---|---|
+//! | file | size and mtime, where it is not suspect | mode, owner |
+//! | symlink | size and mtime | owner; permissions of links are carried and change nothing |
+//! | device | `st_rdev`, the number as `stat` gives it | mode, owner, mtime |
+//! | fifo, socket | the kind | mode, owner, mtime |
+//! | directory | the kind | mode, owner, mtime: CLOSE sets them |
+//!
+//! An **mtime** is the same if the seconds agree, and the nanoseconds agree or are 0 at the target,
+//! whose file system may know none. **Mode** is all twelve bits; without WELCOME's *setid* those two
+//! are wanted as 0. **Owners** are compared with *owners* only. Without *nodes* a fifo, socket or
+//! device of the source is passed over, whatever has its name at the target.
+//!
+//! Content that differs makes FILE, BEGIN, SYMLINK or NODE; where only metadata does, META is enough.
+//! An entry of another kind is replaced by the same operations; only where one of the two is a
+//! directory, DELETE (*makes room*) goes before.
 //!
 //! # 7 PACK
 //!
@@ -305,17 +341,21 @@
 //! **DELETE** is legal only in a directory whose listing was complete. With HELLO's *delete* it
 //! removes the entry and all below it; mount points are never emptied, and the limit counts every
 //! single entry. Without *delete* it is legal only when it **makes room**: something of another kind
-//! will follow under that name. Then it removes a file or an *empty* directory. An entry that is
-//! gone already is no failure.
+//! will follow under that name; any other is an error. Then it removes a file or an *empty*
+//! directory. An entry that is gone already is no failure. A directory that has a number may be
+//! deleted; what comes for it afterwards fails one by one.
 //!
 //! **MKDIR** makes the directory and declares it as `id`, a number that is new, or that a LIST
 //! declared for the same parent and name and that is absent. If a directory is there after all (another push
-//! was faster), it is **adopted** as if it had been made; DELETE stays illegal in it. The owner's
+//! was faster), it is **adopted** as if it had been made, but not counted; DELETE stays illegal in
+//! it. The owner's
 //! bits are added to `mode` (`| 0700`), set-id bits left off; CLOSE brings the final mode. If it
-//! can't be made, the target sends STOP, and operations in it fail one by one.
+//! can't be made, the target sends STOP, and operations in it fail one by one (its CLOSE does not: it
+//! only retires the number).
 //!
 //! **FILE, SYMLINK, NODE** make the entry or replace what is there, in one step: no moment shows
-//! half of it. They do not replace a directory; DELETE goes before. NODE is an error where WELCOME
+//! half of it. They do not replace a directory; DELETE goes before. A large file replaces in the same
+//! way, at its END. NODE is an error where WELCOME
 //! did not allow it; `rdev` counts for devices. **META** sets owner, mode and mtime of an entry of
 //! that same kind.
 //!
@@ -325,10 +365,11 @@
 //! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
 //! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
 //! the last thing that happens to it, so that its mtime stays. A source sends `meta` where something in
-//! the directory changed or where its own metadata differs.
+//! the directory changed (after MKDIR always) or where its own metadata differs. If it may have to
+//! begin a large file again, it keeps the directory open until the END that counts.
 //!
 //! In a **dry run** only DELETE and CLOSE are legal: DELETE tells and counts, CLOSE retires the
-//! number.
+//! number and sets nothing.
 //!
 //! # 8 Large files: DATA and END
 //!
@@ -346,6 +387,9 @@
 //! | 8 | offset | `u64` | a multiple of 262,144 |
 //! | 16 | digest | `u128` | the chunk's |
 //! | 32 | content | 1 to 262,144 bytes | to the end of the frame; ends within the size of BEGIN |
+//!
+//! A target does not insist on whole chunks and keeps no list of them: one that is short before the
+//! end of the file, or that comes twice, makes the file fail at its END.
 //!
 //! **Chunk digest**: XXH3-128 (seed 0, default secret) of the content, as the number high · 2^64 +
 //! low. A chunk whose digest does not agree is damage on the way, and an error.
@@ -375,7 +419,7 @@
 //!
 //! | item | fields |
 //! |---|---|
-//! | deleted | `u8` 1, kind `u16` (directory or file, as in st_mode), path `text` |
+//! | deleted | `u8` 1, kind `u16` (as in st_mode: directory, or file for all else), path `text` |
 //! | failed | `u8` 2, attempt `u8`, reason `u8`, errno `u16`, path `text` |
 //!
 //! Attempts: 1 list, 2 open, 3 read, 4 read link, 5 create, 6 write, 7 make directory, 8 make link,
@@ -392,7 +436,9 @@
 //! | 6 | no directory | what it belongs into could not be made |
 //!
 //! Failed items are counted in the REPORT; a source tells them and does not count them again. (A
-//! LISTING of status 4 comes without a NOTICE: the source tells and counts that one.)
+//! LISTING of status 4 comes without a NOTICE: the source tells and counts that one, and leaves the
+//! directory as it is.) Attempts and reasons are for people: the same trouble may come as an errno
+//! or under a reason of its own.
 //!
 //! ## STOP
 //!
@@ -403,7 +449,10 @@
 //! ## DONE
 //!
 //! `u64`: entries that failed at the source, for the target's log. Every file that began has had
-//! its END.
+//! its END; otherwise it is an error. Directories that are not closed stay as they are, those of
+//! MKDIR with its preliminary mode. LISTs that are not answered yet are answered before the REPORT.
+//! Nothing that follows DONE is carried out, and the source may end its direction of the stream
+//! there.
 //!
 //! ## REPORT
 //!
@@ -414,9 +463,9 @@
 //! | exit | `u8` | 0 all is well, 11 the target's disk failed, 23 some entries failed, 25 the limit of deletions was met |
 //! | durability | `u8` | as in HELLO: what was asked for; 0 with exit 11 |
 //! | files made | `u64` | files, links and nodes |
-//! | directories made | `u64` | |
-//! | metadata mended | `u64` | META operations |
-//! | deleted | `u64` | |
+//! | directories made | `u64` | by MKDIR, without adopted ones |
+//! | metadata mended | `u64` | META operations, not CLOSE |
+//! | deleted | `u64` | every single entry, also where room was made |
 //! | deletes skipped | `u64` | beyond the limit |
 //! | errors | `u64` | failed items |
 //! | peak RSS | `u64` | bytes, of the target's process |
@@ -442,7 +491,8 @@
 //! | reporting | yes, and drops them | anything | REPORT or REFUSED | over: when the source closed the stream |
 //!
 //! In every state both accept ignorable frames and the source accepts REFUSED. Anything else is an
-//! error. On each side frames are heard in stream order; what overtakes what afterwards:
+//! error. (What a source sends before the WELCOME, a target takes up after it and can't tell from
+//! what came in time.) On each side frames are heard in stream order; what overtakes what afterwards:
 //!
 //! - LIST is answered beside the PACKs and says nothing about them.
 //! - Operations wait for those before them, but for entries (section 7). DATA waits for its BEGIN and
@@ -458,7 +508,8 @@
 //! unsent ([`NOTICES_WAITING_MAX`]).
 //!
 //! In return **a source always reads**, also while it can't send, and uses up what it reads where it
-//! stands: a LISTING is merged entry by entry and gone. So the target can always answer, hence can
+//! stands: a LISTING is merged entry by entry and gone, but for the names to be deleted, which wait
+//! for the directory's last section. So the target can always answer, hence can
 //! always apply, hence reads again. A source that reads only when it has sent deadlocks.
 //!
 //! The source decides how far it looks ahead: any number of LISTs may be unanswered. This one
@@ -469,6 +520,7 @@
 //!
 //! After the greeting a side that sent nothing for 15 s, or for a quarter of its own patience if
 //! that is less, sends an empty frame `0x70`. None is sent while a frame is on its way out.
+//! There is no limit to a session that lives by this alone.
 //!
 //! | who waits | for | how long | then |
 //! |---|---|---|---|
@@ -489,7 +541,7 @@
 //! | REFUSED | target | section 4 |
 //! | an error of the target's frames | source closes, says nothing | 12 |
 //! | an error of the source's frames | target: REFUSED 6, then reads and drops until the source closes | 12 |
-//! | another version | target: REFUSED 1 | 2 |
+//! | another version | target: REFUSED 1; or the source, of a WELCOME: closes, says nothing | 2 |
 //! | the first bytes are no frame | both close, say nothing | 2 |
 //! | the stream ends or fails | | 10 |
 //! | silence | see section 12 | 30 |

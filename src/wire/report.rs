@@ -58,10 +58,12 @@ impl<'a> Notice<'a> {
         match reader.u8()? {
             DELETED => {
                 let bits = reader.u16()?;
-                let kind = Kind::from_mode(bits).ok_or(WireError::Forbidden {
-                    what: "file type",
-                    value: u64::from(bits),
-                })?;
+                let kind = Kind::from_mode(bits)
+                    .filter(|kind| matches!(kind, Kind::Dir | Kind::File))
+                    .ok_or(WireError::Forbidden {
+                        what: "file type",
+                        value: u64::from(bits),
+                    })?;
                 Ok(Self::Deleted {
                     kind,
                     path: reader.text(NOTICE_PATH_BYTES_MAX)?,
@@ -101,14 +103,14 @@ fn encode_why(writer: &mut Writer<'_>, why: Why) {
 fn decode_why(reader: &mut Reader<'_>) -> Result<Why, WireError> {
     let code = reader.u8()?;
     let errno = i32::from(reader.u16()?);
-    Ok(match code {
-        0 if (1..4096).contains(&errno) => Why::Errno(Errno::from_raw_os_error(errno)),
-        1 => Why::Vanished,
-        2 => Why::Changing,
-        3 => Why::OwnName,
-        4 => Why::DirInTheWay,
-        5 => Why::Digest,
-        6 => Why::NoDirectory,
+    Ok(match (code, errno) {
+        (0, 1..4096) => Why::Errno(Errno::from_raw_os_error(errno)),
+        (1, 0) => Why::Vanished,
+        (2, 0) => Why::Changing,
+        (3, 0) => Why::OwnName,
+        (4, 0) => Why::DirInTheWay,
+        (5, 0) => Why::Digest,
+        (6, 0) => Why::NoDirectory,
         _ => {
             return Err(WireError::Forbidden {
                 what: "reason",

@@ -54,10 +54,12 @@ struct Said {
 /// After an honest greeting this is refused with these words, which stand in the log too.
 #[track_caller]
 fn refuses_after(scene: &mut Scene, hello: &Hello, attack: &[Vec<u8>], words: &str) {
-    let Said { last, line, .. } = says(scene, hello, attack);
+    let Said { last, heard, line } = says(scene, hello, attack);
     let Last::Refused(evil::PROTOCOL, text) = &last else {
         panic!("should be refused for {words:?}: {last:?}")
     };
+    let woken = heard.iter().any(|frame| frame.kind == evil::IGNORABLE);
+    assert!(!woken, "the refusal {text:?} waited for a timer");
     assert!(text.contains(words), "{text:?} should hold {words:?}");
     assert!(
         line.contains(&words.replace(' ', "\\x20")),
@@ -462,6 +464,7 @@ fn chunks_out_of_place_are_refused(scene) {
         (evil::data(2, 0, b"x"), "file 2 was not begun"),
         (evil::end(2, 0, 0), "file 2 was not begun"),
         (evil::end(1, 2, 0), "END status"),
+        (evil::end(1, 1, 7), "END status"),
     ] {
         refuses(scene, &[begun.clone(), frame], words);
     }

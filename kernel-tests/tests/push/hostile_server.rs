@@ -111,6 +111,17 @@ fn listings_that_lie_end_a_push(scene) {
         ("a name that shares too much", listing(&[root(2, &[file(b"a"), shares])])),
         ("a kind that is none", listing(&[root(1, &[evil::entry(b"a", 0o644, 0)])])),
         ("a status that is none", listing(&[evil::section(ROOT, 9, 0, &[])])),
+        ("an error of a directory that is whole", listing(&[
+            Bytes::new().u32(ROOT).u8(evil::COMPLETE).u16(13).u32(0).0,
+        ])),
+        ("a reason and an error", evil::frame(
+            evil::NOTICE,
+            &Bytes::new().u8(2).u8(5).u8(1).u16(13).text(b"x").0,
+        )),
+        ("a deleted entry that is neither file nor directory", evil::frame(
+            evil::NOTICE,
+            &Bytes::new().u8(1).u16(0o120_000).text(b"x").0,
+        )),
         ("descending over two frames", [
             listing(&[evil::section(ROOT, 1, 1, &[file(b"b")])]),
             listing(&[root(1, &[file(b"a")])]),
