@@ -21,7 +21,7 @@ fn address(scene: &mut Scene) -> Address {
     match scene.route {
         Route::Tcp => at(port),
         Route::Unix => Address::Unix(scene.server().socket()),
-        Route::Embedded => panic!("nothing listens there"),
+        Route::Embedded | Route::Ssh => panic!("nothing listens there"),
     }
 }
 
