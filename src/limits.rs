@@ -55,6 +55,9 @@ pub const DIR_FDS_OPEN_MAX: usize = 256;
 /// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
 /// a name each. A source's look-ahead declares a few thousand.
 pub const DIRS_DECLARED_MAX: usize = 262_144;
+/// Ranges of numbers that a target remembers as used, of directories and of files, some 20 bytes
+/// each. A source counts up and leaves out what it could not read or the target could not make.
+pub const USED_RANGES_MAX: usize = 262_144;
 /// Directories asked for and not yet listed before the target takes no further frames.
 pub const LISTS_WAITING_MAX: usize = 4096;
 

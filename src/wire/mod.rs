@@ -212,8 +212,10 @@
 //! # 6 Directories
 //!
 //! A directory has a number, `u32`, chosen by the source. 0 is ROOT and is there from the start.
-//! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a source never
-//! uses a number twice. Every object is (directory, one name); paths do not travel forwards.
+//! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a number is used
+//! once in a session. A source counts: in which order it declares is free, but the numbers used so
+//! far are at most 262,144 unbroken ranges. Every object is (directory, one name); paths do not
+//! travel forwards.
 //!
 //! A directory is closed after those declared in it, ROOT last; anything else is an error. Nothing
 //! is declared in a closed one.
@@ -314,7 +316,7 @@
 //! that same kind.
 //!
 //! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
-//! the source, not in use, and never used again. At most 256 are begun and not ended.
+//! the source, used once and counted up like a directory's. At most 256 are begun and not ended.
 //!
 //! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
 //! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
@@ -504,6 +506,7 @@
 //! | path in a NOTICE | 8192 bytes | [`report::NOTICE_PATH_BYTES_MAX`] |
 //! | directories declared and not closed | 262,144 | [`DIRS_DECLARED_MAX`] |
 //! | large files begun and not ended | 256 | [`INCOMING_FILES_MAX`] |
+//! | ranges of numbers used, of directories and of files | 262,144 | [`USED_RANGES_MAX`] |
 //!
 //! # 15 Reserved: signatures and tokens
 //!
@@ -555,6 +558,7 @@
 //! [`DEST_COMPONENTS_MAX`]: crate::limits::DEST_COMPONENTS_MAX
 //! [`PEER_TEXT_BYTES_MAX`]: crate::limits::PEER_TEXT_BYTES_MAX
 //! [`INCOMING_FILES_MAX`]: crate::limits::INCOMING_FILES_MAX
+//! [`USED_RANGES_MAX`]: crate::limits::USED_RANGES_MAX
 //! [`LISTS_WAITING_MAX`]: crate::limits::LISTS_WAITING_MAX
 //! [`NOTICES_WAITING_MAX`]: crate::limits::NOTICES_WAITING_MAX
 //! [`DIRS_DECLARED_MAX`]: crate::limits::DIRS_DECLARED_MAX
