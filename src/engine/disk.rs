@@ -266,6 +266,13 @@ impl Disk for PosixDisk {
             .unwrap_or_default()
     }
 
+    fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        assert_eq!(filled, Ok(8), "getrandom gives up to 256 bytes whole");
+        u64::from_ne_bytes(bytes)
+    }
+
     fn peak_rss_bytes(&self) -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -72,8 +72,6 @@ pub fn peak_rss_bytes() -> u64 {
 
 /// Random bits from the kernel.
 pub fn random_u64() -> u64 {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(filled, Ok(8), "getrandom gives up to 256 bytes whole");
-    u64::from_ne_bytes(bytes)
+    use crate::ops::Disk;
+    PosixDisk.random_u64()
 }

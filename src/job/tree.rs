@@ -22,6 +22,8 @@ use crate::wire::WireError;
 use crate::wire::hello::Rights;
 
 pub struct Tree<D: Disk> {
+    /// Drawn here. By the source's, which a peer can choose, the names of two live sessions could
+    /// meet.
     pub session: SessionId,
     pub policy: Policy,
     pub rights: Rights,

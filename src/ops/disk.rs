@@ -104,6 +104,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn has_default_acl(&self, dir: &Self::Fd) -> bool;
     /// Identifies this boot of this host (`/proc/sys/kernel/random/boot_id`), 16 bytes.
     fn boot_id(&self) -> [u8; 16];
+    /// 64 random bits, for names that must meet no other's.
+    fn random_u64(&self) -> u64;
     /// The user and group this process acts as, and whether it may give files away (CAP_CHOWN).
     fn identity(&self) -> Identity;
     /// Peak resident memory of this process.

@@ -29,7 +29,10 @@ struct Lines {
 /// A session that ended.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLine<'a> {
+    /// The source's own number.
     pub session: SessionId,
+    /// The number in the names of our files, where there can be some.
+    pub files: Option<SessionId>,
     /// `127.0.0.1:1234`, or `unix:uid=0,pid=7`.
     pub peer: &'a str,
     pub module: &'a [u8],
@@ -125,6 +128,9 @@ impl fmt::Display for SessionLine<'_> {
             self.exit as u8,
             self.elapsed.as_millis(),
         )?;
+        if let Some(files) = self.files {
+            write!(f, " temp=.sy.{files}")?;
+        }
         if self.dry_run {
             write!(f, " dry_run=yes")?;
         }
@@ -209,6 +215,7 @@ mod tests {
         };
         log.session(&SessionLine {
             session: SessionId(0x0123),
+            files: Some(SessionId(0xabc)),
             peer: "127.0.0.1:1234",
             module: b"a b\nsy-server: forged",
             totals: &totals,
@@ -223,7 +230,7 @@ mod tests {
             "sy-server: session 0000000000000123 peer=127.0.0.1:1234 \
              module=a\\x20b\\x0asy-server:\\x20forged files=10 deleted=0 literal_bytes=4096 \
              matched_bytes=0 received_bytes=0 sent_bytes=0 errors=0 durability=none exit=10 \
-             ms=1234 why=connection\\x20lost\n"
+             ms=1234 temp=.sy.0000000000000abc why=connection\\x20lost\n"
         );
     }
 

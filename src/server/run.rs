@@ -20,7 +20,6 @@ use crate::engine::probe;
 use crate::engine::shard::PortKey;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{DRAIN_SECONDS_MAX, IDLE_SECONDS_MAX, POOL_THREADS};
-use crate::model::id::SessionId;
 use crate::model::module::ModuleTable;
 use crate::model::report::Exit;
 use crate::ops::Disk;
@@ -345,7 +344,8 @@ impl Worker {
                 .refused(peer, why.as_deref().unwrap_or("no greeting"), now);
         };
         self.log.session(&SessionLine {
-            session: SessionId(hello.session.0),
+            session: hello.session,
+            files: target.names_files_by(),
             peer,
             module: &hello.module,
             totals: &target.totals(),

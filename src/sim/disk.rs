@@ -85,6 +85,7 @@ impl SimDisk {
             processes: vec![Process::default(), Process::default()],
             open: BTreeMap::new(),
             next_fd: 3,
+            names_drawn: 0,
             faults: DiskFaults::default(),
             named_faults: Vec::new(),
             hook: None,
@@ -993,6 +994,13 @@ impl Disk for SimDisk {
 
     fn boot_id(&self) -> [u8; 16] {
         locked(&self.host).boot_id
+    }
+
+    /// Its own draw: a run goes on as it would have without it.
+    fn random_u64(&self) -> u64 {
+        let mut host = locked(&self.host);
+        host.names_drawn += 1;
+        Prng::new(host.names_drawn).next_u64()
     }
 
     fn identity(&self) -> Identity {

@@ -120,7 +120,7 @@
 //! |---|---|---|
 //! | magic | 8 bytes | `sy-push\n`, in every version |
 //! | version | `u16` | 1; what follows is this version's |
-//! | session | `u64` | random; names the session in logs and in the target's temp files |
+//! | session | `u64` | random; names the session in logs. The target's temp files bear a number of its own |
 //! | stream index | `u16` | 0: a session has one stream |
 //! | features | `u64` | bits of what the source knows beyond this page; 0. Unknown bits change nothing |
 //! | flags | `u32` | below; unknown bits are an error |
