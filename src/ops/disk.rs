@@ -61,8 +61,6 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn read(&self, fd: &Self::Fd, into: &mut [u8], offset: u64) -> Result<usize, Errno>;
     /// May be short. EINTR is retried below.
     fn write(&self, fd: &Self::Fd, from: &[u8], offset: u64) -> Result<usize, Errno>;
-    /// Reserves space without changing the size (FALLOC_FL_KEEP_SIZE). EOPNOTSUPP is common.
-    fn allocate(&self, fd: &Self::Fd, bytes: u64) -> Result<(), Errno>;
     fn set_size(&self, fd: &Self::Fd, bytes: u64) -> Result<(), Errno>;
     fn sync_file(&self, fd: &Self::Fd) -> Result<(), Errno>;
     /// `syncfs` of the file system that `fd` stands on.
