@@ -144,7 +144,7 @@ fn as_rsync(option: &OsString) -> Option<OsString> {
         "--json" => Some("--stats".into()),
         "--progress" => Some("--info=progress2".into()),
         "--allow-empty-source" => None,
-        text if text.starts_with("--durability") || text.starts_with("--engine") => None,
+        text if text.starts_with("--durability") => None,
         _ => Some(option.clone()),
     }
 }

@@ -8,7 +8,6 @@ use super::args::PushArgs;
 use crate::limits::{
     DEST_COMPONENTS_MAX, IDLE_SECONDS_MAX, PORT_DEFAULT, SOCKET_DEFAULT, SOCKET_PATH_BYTES_MAX,
 };
-use crate::model::engine::EngineChoice;
 use crate::model::escape;
 use crate::model::module::{ModuleName, ModuleNameError};
 use crate::model::name::{Name, NameError};
@@ -26,7 +25,6 @@ pub struct Plan {
     pub output: Show,
     /// How long the peer may be silent; `None`: for ever.
     pub timeout: Option<Duration>,
-    pub engine: EngineChoice,
 }
 
 /// One SRC.
@@ -192,7 +190,6 @@ impl Plan {
                 0 => None,
                 seconds => Some(Duration::from_secs(seconds)),
             },
-            engine: args.engine,
         })
     }
 }

@@ -2,18 +2,15 @@
 
 use std::ffi::OsString;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::limits::{POOL_THREADS_MAX, SHARDS_MAX};
-use crate::model::engine::EngineChoice;
 
 const EXAMPLES: &str = "\
 A config file is TOML; what the command line says goes first:
   socket = \"/run/sy/sy.sock\"
   listen = [\"127.0.0.1:7873\"]     # needs no_auth = true
   no_auth = true
-  engine = \"auto\"
   shards = 2
   pool_threads = 4
   [module.backup]
@@ -75,15 +72,6 @@ pub struct ServerArgs {
     #[arg(long, help_heading = "Connections")]
     pub no_auth: bool,
 
-    /// How to do input and output: auto, uring
-    #[arg(
-        long,
-        value_name = "ENGINE",
-        hide_possible_values = true,
-        value_parser = PossibleValuesParser::new(EngineChoice::NAMES).map(engine),
-        help_heading = "Machine"
-    )]
-    pub engine: Option<EngineChoice>,
     /// Event loops; one per core if left out
     #[arg(
         long,
@@ -108,10 +96,6 @@ pub enum ServerCommand {
     ///
     /// Which engine, which kernel features, which limits.
     Doctor,
-}
-
-fn engine(name: String) -> EngineChoice {
-    EngineChoice::from_name(&name).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -140,14 +124,12 @@ mod tests {
             "--listen=127.0.0.1:1",
             "--listen=[::1]:1",
             "--no-auth",
-            "--engine=uring",
             "--shards=2",
             "--pool-threads=3",
         ])
         .unwrap();
         assert_eq!((args.modules.len(), args.listen.len()), (2, 2));
         assert_eq!((args.shards, args.pool_threads), (Some(2), Some(3)));
-        assert_eq!(args.engine, Some(EngineChoice::Uring));
         assert!(args.no_auth && args.command.is_none());
     }
 
@@ -156,7 +138,13 @@ mod tests {
         let args = parse(&["doctor"]).unwrap();
         assert_eq!(args.command, Some(ServerCommand::Doctor));
         parse(&["--shards=1", "doctor"]).unwrap_err();
-        for bad in ["--shards=0", "--pool-threads=100000", "--stdio", "x"] {
+        for bad in [
+            "--engine=uring",
+            "--shards=0",
+            "--pool-threads=100000",
+            "--stdio",
+            "x",
+        ] {
             parse(&[bad]).unwrap_err();
         }
     }

@@ -15,7 +15,6 @@ use crate::limits::{
     CONFIG_BYTES_MAX, POOL_THREADS_MAX, PORT_DEFAULT, SHARDS_MAX, SOCKET_DEFAULT,
     SOCKET_PATH_BYTES_MAX,
 };
-use crate::model::engine::EngineChoice;
 use crate::model::escape;
 use crate::model::module::{Module, ModuleName, ModuleNameError, ModuleTable};
 
@@ -26,7 +25,6 @@ pub struct ServerConfig {
     pub listeners: Vec<Listen>,
     /// At least one.
     pub modules: ModuleTable,
-    pub engine: EngineChoice,
     /// Event loops; `None`: one per core.
     pub shards: Option<u16>,
     /// `None`: what the engine finds right.
@@ -93,8 +91,6 @@ pub enum Wrong {
     Toml(String),
     #[error("is not from 1 to {0}")]
     Range(u16),
-    #[error("names no engine")]
-    Engine,
 }
 
 impl Wrong {
@@ -113,7 +109,6 @@ impl Wrong {
             }
             Self::NoAuthUnused => Some("leave it out, or add --listen 127.0.0.1:7873"),
             Self::File(OperatorFileError::Writable(_)) => Some("chmod go-w"),
-            Self::Engine => Some("auto or uring"),
             Self::ModuleName(_)
             | Self::ModuleTwice
             | Self::Root(_)
@@ -134,7 +129,6 @@ struct ConfigFile {
     listen: Vec<String>,
     #[serde(default)]
     no_auth: bool,
-    engine: Option<String>,
     shards: Option<u16>,
     pool_threads: Option<u16>,
     #[serde(default)]
@@ -174,16 +168,9 @@ impl ServerConfig {
         }
         let socket = args.socket.map(PathBuf::from).or(file.socket);
         let addresses = [args.listen, file.listen].concat();
-        let engine = match file.engine {
-            Some(name) => {
-                Some(EngineChoice::from_name(&name).ok_or_else(|| wrong(&name, Wrong::Engine))?)
-            }
-            None => None,
-        };
         Ok(Self {
             listeners: listeners(socket, &addresses, args.no_auth || file.no_auth)?,
             modules,
-            engine: args.engine.or(engine).unwrap_or_default(),
             shards: in_range("shards", args.shards.or(file.shards), SHARDS_MAX)?,
             pool_threads: in_range(
                 "pool_threads",
@@ -409,7 +396,6 @@ mod tests {
             socket = '/file'
             listen = ['127.0.0.1:5']
             no_auth = true
-            engine = 'uring'
             shards = 2
             pool_threads = 3
             [module.a]
@@ -423,7 +409,6 @@ mod tests {
         let socket = PathBuf::from("/args");
         assert_eq!(config.listeners[0], Listen::Unix { socket });
         assert_eq!((config.shards, config.pool_threads), (Some(7), Some(3)));
-        assert_eq!(config.engine, EngineChoice::Uring);
         assert_eq!(config.modules.len(), 3);
         assert!(config.modules.get(b"a").unwrap().read_only);
         assert!(!config.modules.get(b"b c").unwrap().read_only);
@@ -436,6 +421,7 @@ mod tests {
             ("\nsokcet = '/x'", "line 2: unknown field"),
             ("[module.a]\npath='/tmp'\nrw=true", "unknown field"),
             ("[module.a]\nread_only=false", "missing field"),
+            ("engine = 'uring'", "unknown field"),
             ("shards = 'two'", "invalid type"),
             ("shards = ", "line 1"),
             ("listen", "line 1"),
@@ -444,7 +430,6 @@ mod tests {
             assert!(said.contains(part), "{text}: {said}");
         }
         assert_eq!(wrong("shards = 0"), Wrong::Range(SHARDS_MAX));
-        assert_eq!(wrong("engine = 'x'"), Wrong::Engine);
         assert_eq!(wrong("[module.m]\npath = '/tmp'"), Wrong::ModuleTwice);
         let missing = error(&["--config=/nonexistent/x"]);
         assert_eq!(missing, Wrong::File(Errno::NOENT.into()));
