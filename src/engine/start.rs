@@ -9,9 +9,10 @@ use super::disk::PosixDisk;
 use super::lanes::LaneTable;
 use super::pool::Pool;
 use super::shard::Shard;
-use super::uring::{SetupError, Uring};
+use super::uring::{SetupError, Uring, monotonic_now};
 use crate::job::Work;
 use crate::limits::{ARENA_BYTES, IDLE_SECONDS_MAX};
+use crate::model::time::Moment;
 use crate::ops::Errno;
 
 pub type PosixShard = Shard<PosixDisk, Uring<PosixDisk, Work<PosixDisk>>>;
@@ -68,6 +69,11 @@ pub fn tune_tcp(stream: &impl std::os::fd::AsFd) {
 pub fn peak_rss_bytes() -> u64 {
     use crate::ops::Disk;
     PosixDisk.peak_rss_bytes()
+}
+
+/// The clock of every ring, for a thread without one.
+pub fn now() -> Moment {
+    monotonic_now()
 }
 
 /// Random bits from the kernel.

@@ -832,7 +832,7 @@ fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-fn monotonic_now() -> Moment {
+pub(super) fn monotonic_now() -> Moment {
     let time = rustix::time::clock_gettime(ClockId::Monotonic);
     // It starts near 0 at boot and is never negative.
     Moment(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())

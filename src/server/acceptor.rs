@@ -146,7 +146,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-/// Milliseconds without accepting after the process ran out of descriptors.
+/// Without accepting, after an accept failed: out of descriptors, the next one would fail at once.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Accepts until `stop` becomes readable. `give` takes each connection.

@@ -144,12 +144,7 @@ impl Server {
                 .push(arrival);
             shard.waker.wake();
         };
-        let complain = |error: &io::Error| {
-            log.say(
-                format_args!("cannot accept: {error}"),
-                Some("raise the limit of open files (LimitNOFILE=)"),
-            );
-        };
+        let complain = |error: &io::Error| log.not_accepted(error, start::now());
         accept_until(&listeners, stop.as_fd(), give, complain);
         drop(listeners);
         log.say(format_args!("shutting down"), None);
