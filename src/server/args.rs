@@ -22,6 +22,7 @@ Exit codes:
    1  nonsense on the command line or in the config
    5  no engine runs here
   10  a socket can't be listened on
+  12  an internal error; the log tells which
 
 Examples:
   sy-server --module backup=/srv/backup,rw
