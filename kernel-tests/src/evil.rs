@@ -38,6 +38,8 @@ pub const DELETE: u32 = 2;
 
 /// The refusal that says "the peer broke the protocol".
 pub const PROTOCOL: u8 = 6;
+/// The refusal that says "no more connections".
+pub const BUSY: u8 = 9;
 
 pub const ROOT: u32 = 0;
 

@@ -11,7 +11,7 @@ use super::pool::Pool;
 use super::shard::Shard;
 use super::uring::{SetupError, Uring, monotonic_now};
 use crate::job::Work;
-use crate::limits::{ARENA_BYTES, IDLE_SECONDS_MAX};
+use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX, IDLE_SECONDS_MAX};
 use crate::model::time::Moment;
 use crate::ops::Errno;
 
@@ -33,6 +33,22 @@ pub fn prepare_process() {
             maximum: limit.maximum,
         },
     );
+}
+
+/// Connections that a server with so many shards takes: what the rings carry, and half of the open
+/// files that the process may have; the other half is for what the sessions open.
+pub fn connections_max(shards_count: usize, open_files_max: Option<u64>) -> usize {
+    let by_files = open_files_max.map_or(usize::MAX, |count| {
+        usize::try_from(count / 2).unwrap_or(usize::MAX)
+    });
+    by_files
+        .min(shards_count * CONNECTIONS_PER_SHARD_MAX)
+        .max(1)
+}
+
+/// The soft limit of open files of this process; `None`: no limit.
+pub fn open_files_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 /// A shard of its own: arena, ring and pool. For the thread that calls.

@@ -11,6 +11,7 @@ A config file is TOML; what the command line says goes first:
   socket = \"/run/sy/sy.sock\"
   listen = [\"127.0.0.1:7873\"]     # needs no_auth = true
   no_auth = true
+  max_connections = 500
   shards = 2
   pool_threads = 4
   [module.backup]
@@ -73,6 +74,17 @@ pub struct ServerArgs {
     #[arg(long, help_heading = "Connections")]
     pub no_auth: bool,
 
+    /// Connections at once; more are refused
+    ///
+    /// They are told that the server is busy. Default: what doctor shows.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Connections"
+    )]
+    pub max_connections: Option<u32>,
+
     /// Event loops; one per core if left out
     #[arg(
         long,
@@ -125,12 +137,14 @@ mod tests {
             "--listen=127.0.0.1:1",
             "--listen=[::1]:1",
             "--no-auth",
+            "--max-connections=9",
             "--shards=2",
             "--pool-threads=3",
         ])
         .unwrap();
         assert_eq!((args.modules.len(), args.listen.len()), (2, 2));
         assert_eq!((args.shards, args.pool_threads), (Some(2), Some(3)));
+        assert_eq!(args.max_connections, Some(9));
         assert!(args.no_auth && args.command.is_none());
     }
 
@@ -141,6 +155,7 @@ mod tests {
         parse(&["--shards=1", "doctor"]).unwrap_err();
         for bad in [
             "--engine=uring",
+            "--max-connections=0",
             "--shards=0",
             "--pool-threads=100000",
             "--stdio",

@@ -25,6 +25,8 @@ pub struct ServerConfig {
     pub listeners: Vec<Listen>,
     /// At least one.
     pub modules: ModuleTable,
+    /// `None`: what this host bears.
+    pub max_connections: Option<u32>,
     /// Event loops; `None`: one per core.
     pub shards: Option<u16>,
     /// `None`: what the engine finds right.
@@ -90,7 +92,7 @@ pub enum Wrong {
     #[error("cannot be understood: {}", escape::text(.0.as_bytes()))]
     Toml(String),
     #[error("is not from 1 to {0}")]
-    Range(u16),
+    Range(u32),
 }
 
 impl Wrong {
@@ -129,6 +131,7 @@ struct ConfigFile {
     listen: Vec<String>,
     #[serde(default)]
     no_auth: bool,
+    max_connections: Option<u32>,
     shards: Option<u16>,
     pool_threads: Option<u16>,
     #[serde(default)]
@@ -171,6 +174,11 @@ impl ServerConfig {
         Ok(Self {
             listeners: listeners(socket, &addresses, args.no_auth || file.no_auth)?,
             modules,
+            max_connections: in_range(
+                "max_connections",
+                args.max_connections.or(file.max_connections),
+                u32::MAX,
+            )?,
             shards: in_range("shards", args.shards.or(file.shards), SHARDS_MAX)?,
             pool_threads: in_range(
                 "pool_threads",
@@ -204,10 +212,14 @@ fn parse(bytes: &[u8]) -> Result<ConfigFile, Wrong> {
     })
 }
 
-fn in_range(name: &str, number: Option<u16>, max: u16) -> Result<Option<u16>, ConfigError> {
-    match number {
-        Some(number) if number == 0 || number > max => {
-            Err(wrong(format!("{name} = {number}"), Wrong::Range(max)))
+fn in_range<N>(name: &str, number: Option<N>, max: N) -> Result<Option<N>, ConfigError>
+where
+    N: Copy + Into<u32>,
+{
+    let max = max.into();
+    match number.map(Into::into) {
+        Some(count) if count == 0 || count > max => {
+            Err(wrong(format!("{name} = {count}"), Wrong::Range(max)))
         }
         Some(_) | None => Ok(number),
     }
@@ -396,6 +408,7 @@ mod tests {
             socket = '/file'
             listen = ['127.0.0.1:5']
             no_auth = true
+            max_connections = 90000
             shards = 2
             pool_threads = 3
             [module.a]
@@ -408,6 +421,7 @@ mod tests {
         assert_eq!(config.listeners.len(), 2);
         let socket = PathBuf::from("/args");
         assert_eq!(config.listeners[0], Listen::Unix { socket });
+        assert_eq!(config.max_connections, Some(90_000));
         assert_eq!((config.shards, config.pool_threads), (Some(7), Some(3)));
         assert_eq!(config.modules.len(), 3);
         assert!(config.modules.get(b"a").unwrap().read_only);
@@ -429,7 +443,8 @@ mod tests {
             let said = wrong(text).to_string();
             assert!(said.contains(part), "{text}: {said}");
         }
-        assert_eq!(wrong("shards = 0"), Wrong::Range(SHARDS_MAX));
+        assert_eq!(wrong("shards = 0"), Wrong::Range(SHARDS_MAX.into()));
+        assert_eq!(wrong("max_connections = 0"), Wrong::Range(u32::MAX));
         assert_eq!(wrong("[module.m]\npath = '/tmp'"), Wrong::ModuleTwice);
         let missing = error(&["--config=/nonexistent/x"]);
         assert_eq!(missing, Wrong::File(Errno::NOENT.into()));

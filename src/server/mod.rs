@@ -6,6 +6,7 @@ pub mod config;
 pub mod log;
 pub mod operator_file;
 pub mod run;
+pub mod turned_away;
 
 #[cfg(test)]
 mod testing {

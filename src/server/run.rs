@@ -80,6 +80,7 @@ struct Server {
     shards: Vec<ShardHandle>,
     stop: UnixStream,
     alarm: Arc<Alarm>,
+    connections_max: usize,
     log: Arc<Log>,
 }
 
@@ -138,6 +139,7 @@ impl Server {
         let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards_count = config.shards.map_or(cores, usize::from);
+        let connections_max = connections_max(shards_count, config.max_connections)?;
         let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
         let shards = (0..shards_count)
             .map(|number| start_shard(number, pool_threads, &doors, &alarm))
@@ -157,6 +159,7 @@ impl Server {
             shards,
             stop,
             alarm,
+            connections_max,
             log: Arc::clone(log),
         })
     }
@@ -167,12 +170,17 @@ impl Server {
             shards,
             stop,
             alarm,
+            connections_max,
             log,
         } = self;
+        let sessions_count =
+            |shard: &ShardHandle| shard.desk.sessions_count.load(Ordering::Relaxed);
         let give = |arrival: Arrival| {
-            let least = shards
-                .iter()
-                .min_by_key(|shard| shard.desk.sessions_count.load(Ordering::Relaxed));
+            if shards.iter().map(sessions_count).sum::<usize>() >= connections_max {
+                log.refused(&arrival.peer, "busy", start::now());
+                return Err(arrival);
+            }
+            let least = shards.iter().min_by_key(|shard| sessions_count(shard));
             let shard = least.expect("there is at least one shard");
             shard.desk.sessions_count.fetch_add(1, Ordering::Relaxed);
             shard
@@ -182,9 +190,10 @@ impl Server {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(arrival);
             shard.waker.wake();
+            Ok(())
         };
         let complain = |error: &io::Error| log.not_accepted(error, start::now());
-        accept_until(&listeners, stop.as_fd(), give, complain);
+        accept_until(&listeners, stop.as_fd(), connections_max, give, complain);
         drop(listeners);
         log.say(format_args!("shutting down"), None);
         for shard in &shards {
@@ -200,6 +209,23 @@ impl Server {
         } else {
             Exit::Ok
         }
+    }
+}
+
+/// What the config says, as far as the rings can carry it, or what this host bears.
+fn connections_max(shards_count: usize, asked: Option<u32>) -> Result<usize, StartError> {
+    let by_rings = start::connections_max(shards_count, None);
+    match asked.map(|count| usize::try_from(count).unwrap_or(usize::MAX)) {
+        None => Ok(start::connections_max(
+            shards_count,
+            start::open_files_max(),
+        )),
+        Some(count) if count <= by_rings => Ok(count),
+        Some(count) => Err(StartError {
+            what: format!("max_connections = {count}"),
+            why: format!("{shards_count} shards carry {by_rings}"),
+            exit: Exit::Usage,
+        }),
     }
 }
 
@@ -427,6 +453,7 @@ mod tests {
             shards: Vec::new(),
             stop,
             alarm,
+            connections_max: 1,
             log,
         };
         (server, paper)

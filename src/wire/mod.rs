@@ -185,7 +185,7 @@
 //! | 6 | protocol | the source made an error, or the target did | 12 |
 //! | 7 | timeout | the source was silent | 30 |
 //! | 8 | shutting down | the server ends | 5 |
-//! | 9 | busy | no more sessions are taken (no server sends it yet) | 5 |
+//! | 9 | busy | the server has as many connections as it takes; comes before HELLO is read | 5 |
 //!
 //! # 5 DEST
 //!
