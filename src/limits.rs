@@ -92,7 +92,7 @@ pub const CONNECT_SECONDS_MAX: u64 = 20;
 /// Seconds without a byte from the peer, unless `--timeout` says otherwise.
 pub const IDLE_SECONDS_MAX: u64 = 60;
 /// Seconds that one frame of a peer may keep a block while other sessions of the shard wait for
-/// one: 51 KiB/s for the largest frame, asked of nobody while there are blocks.
+/// one: 51 KiB/s for the largest frame. While there are blocks, a byte now and then is enough.
 pub const STALL_SECONDS_SCARCE_MAX: u64 = 5;
 /// Seconds that a peer has to read our last word after it broke the protocol.
 pub const DRAINING_SECONDS_MAX: u64 = 10;

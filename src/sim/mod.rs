@@ -37,6 +37,8 @@ pub mod ring;
 pub mod scenario;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod silence;
 pub mod tree;
 pub mod world;
 

@@ -469,8 +469,10 @@
 //! |---|---|---|---|
 //! | client | the connection | 20 s | exit 35 |
 //! | target on a stream | HELLO in full, and DEST opened, from the accept on | 10 s | REFUSED 7 |
-//! | target on a stream | a whole head or a whole payload, while it takes frames | 60 s | REFUSED 7 |
-//! | source on a stream | a whole head or a whole payload | `--timeout`, 60 s | closes; exit 30 |
+//! | target on a stream | a byte, while it takes frames | 60 s | REFUSED 7 |
+//! | target on a stream | the source to read a byte of a frame on its way out | 60 s | REFUSED 7 |
+//! | target on a stream | the rest of a frame, while others need its memory | 5 s | REFUSED 7 |
+//! | source on a stream | a byte | `--timeout`, 60 s | closes; exit 30 |
 //!
 //! # 13 Endings
 //!
