@@ -172,6 +172,8 @@ pub struct Hello {
     pub features: u64,
     pub flags: u32,
     pub durability: u8,
+    /// Seconds.
+    pub patience: u32,
     pub module: Vec<u8>,
     pub dest: Vec<Vec<u8>>,
 }
@@ -188,6 +190,7 @@ impl Hello {
             features: 0,
             flags: 0,
             durability: 0,
+            patience: 0,
             module: module.into(),
             dest: dest
                 .split('/')
@@ -214,6 +217,7 @@ impl Hello {
             .u32(self.flags)
             .u64(0) // the most that may be deleted, without its flag
             .u8(self.durability)
+            .u32(self.patience)
             .raw(&[0; 16]) // boot id
             .text(&self.module)
             .u16(count);

@@ -36,6 +36,16 @@ struct Seat<D: Disk> {
     hand: Option<Buf>,
 }
 
+impl<D: Disk> Seat<D> {
+    /// A target takes its source's patience for its own where that is less: who hears of a loss
+    /// soon shall not find the server still waiting, and is shown often enough that it lives.
+    fn patience(&self) -> Option<Duration> {
+        let own = self.patience?;
+        let asked = self.port.session.patience_of_source();
+        Some(asked.map_or(own, |asked| asked.min(own)))
+    }
+}
+
 /// How often deadlines are looked at.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
@@ -313,7 +323,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
     /// Asks, some times within its patience, how far a payload is that seems to stand still.
     fn nudge_if_still(&mut self, key: PortKey, now: Moment) {
         let seat = &mut self.seats[key.0];
-        let (Link::Stream(stream), Some(patience)) = (seat.port.link(), seat.patience) else {
+        let (Link::Stream(stream), Some(patience)) = (seat.port.link(), seat.patience()) else {
             return;
         };
         let stands = seat.port.stands_since().map(|since| since.max(seat.nudged));
@@ -338,7 +348,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 && seat.port.link() != Link::Pair
                 && !seat.port.session.is_greeted()
                 && now.since(seat.opened) > handshake;
-            let silence = seat.patience.filter(|patience| {
+            let silence = seat.patience().filter(|patience| {
                 seat.port.session.awaits_peer() && now.since(seat.port.last_received) > *patience
             });
             let is_served =
@@ -350,7 +360,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 seat.port.stop(SessionError::Silent(seconds));
             } else if let Some(patience) = silence {
                 seat.port.stop(SessionError::Silent(patience.as_secs()));
-            } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience) {
+            } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience()) {
                 if let Some(wish) = seat.port.heartbeat(&self.blocks) {
                     self.grant(key, wish);
                 }

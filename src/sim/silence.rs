@@ -1,6 +1,7 @@
 //! What silence is: a server's shard and peers made by hand, over minutes of simulated time.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +59,10 @@ impl Server {
 
     /// A session whose HELLO has come.
     fn greeted(&mut self, net: &NetOptions) -> Peer {
+        self.greeted_by(net, &hello(0))
+    }
+
+    fn greeted_by(&mut self, net: &NetOptions, hello: &[u8]) -> Peer {
         let (theirs, ours) = self.world.borrow_mut().connect(net);
         let target = Target::new(Arc::new(OwnRights { is_root: true }), false);
         let patience = Some(Duration::from_secs(IDLE_SECONDS_MAX));
@@ -67,7 +72,7 @@ impl Server {
             stream: theirs,
             heard: Vec::new(),
         };
-        self.say(&peer, &hello());
+        self.say(&peer, hello);
         self.wait(10);
         self.hear(&mut peer, 1);
         peer
@@ -145,7 +150,8 @@ fn frame(kind: FrameKind, fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     frame
 }
 
-fn hello() -> Vec<u8> {
+fn hello(seconds: u32) -> Vec<u8> {
+    let patience = NonZeroU32::new(seconds);
     let hello = Hello {
         session: SessionId(7),
         policy: Policy {
@@ -157,6 +163,7 @@ fn hello() -> Vec<u8> {
             durability: Durability::None,
             numeric_ids: true,
         },
+        patience,
         boot_id: [0; 16],
         module: Vec::new(),
         dest: vec![b"t".to_vec()],
@@ -233,4 +240,25 @@ fn a_byte_now_and_then_does_not_keep_a_block_from_others() {
     assert_eq!(refusal, Refusal::Timeout);
     assert!(text.contains("for 5 s"), "{text}");
     assert_eq!(server.last_word(&mut third, SECOND), None);
+}
+
+#[test]
+fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
+    let mut server = Server::new(4);
+    let options = net(1 << 20);
+    let alive = frame(FrameKind::Ignorable, |_| {});
+    for (patience, most) in [(1, 1), (6, 6), (0, 60), (1000, 60)] {
+        let mut peer = server.greeted_by(&options, &hello(patience));
+        let shorter = most * SECOND - SECOND / 4;
+        // As long as it lives itself, something comes within its patience.
+        for _ in 0..5 {
+            let heard = peer.heard.len();
+            assert_eq!(server.last_word(&mut peer, shorter), None);
+            assert!(peer.heard.len() > heard, "{patience}");
+            server.say(&peer, &alive);
+        }
+        let (refusal, text) = server.last_word(&mut peer, (most + 2) * SECOND).unwrap();
+        assert_eq!(refusal, Refusal::Timeout);
+        assert!(text.contains(&format!("for {most} s")), "{text}");
+    }
 }

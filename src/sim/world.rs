@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -513,6 +514,7 @@ impl World {
         let hello = Hello {
             session: SessionId(self.prng.next_u64()),
             policy,
+            patience: NonZeroU32::new(60),
             boot_id: disk.boot_id(),
             module,
             dest: components.map(<[u8]>::to_vec).collect(),

@@ -126,6 +126,7 @@
 //! | flags | `u32` | below; unknown bits are an error |
 //! | delete max | `u64` | counts where flag 2 is set |
 //! | durability | `u8` | 0 none, 1 session, 2 file |
+//! | patience | `u32` | seconds of the target's silence that the source bears; 0: any |
 //! | boot id | `id16` | this boot of the source's host |
 //! | module | `text` ≤ 255 | an exported name; empty: section 5 |
 //! | components | `u16` ≤ 4096 | how many follow |
@@ -462,14 +463,15 @@
 //!
 //! # 12 Silence
 //!
-//! After the greeting a side that sent nothing for 15 s, or for a quarter of its own patience if
-//! that is less, sends an empty frame `0x70`. None is sent while a frame is on its way out.
+//! After the greeting a side that sent nothing for 15 s, or for a quarter of its patience if that
+//! is less, sends an empty frame `0x70`. None is sent while a frame is on its way out. From HELLO on
+//! a target's patience is the source's, where that is less than its own 60 s.
 //!
 //! | who waits | for | how long | then |
 //! |---|---|---|---|
 //! | client | the connection | 20 s | exit 35 |
 //! | target on a stream | HELLO in full, and DEST opened, from the accept on | 10 s | REFUSED 7 |
-//! | target on a stream | a byte, while it takes frames | 60 s | REFUSED 7 |
+//! | target on a stream | a byte, while it takes frames | its patience | REFUSED 7 |
 //! | target on a stream | the source to read a byte of a frame on its way out | 60 s | REFUSED 7 |
 //! | target on a stream | the rest of a frame, while others need its memory | 5 s | REFUSED 7 |
 //! | source on a stream | a byte | `--timeout`, 60 s | closes; exit 30 |
