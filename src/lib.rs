@@ -101,7 +101,8 @@
 //! | the peer | [`wire::WireError`] → [`session::SessionError`] → REFUSED | the session ends, others go on | exit 12, or 2 |
 //! | the network | [`session::SessionError::Lost`], `Silent` | the session ends | exit 10, 30 |
 //! | the remote shell | [`client::rsh::ShellEnd`], asked for where the stream is lost | the session ends | exit 10, 12, 126, 127; 2 for its noise |
-//! | ours | an assertion; in a job it is caught | that session ends | "internal error", exit 12 |
+//! | ours, in a job | an assertion, caught | that session ends | "internal error", exit 12 |
+//! | ours, in the loop | an assertion, or a ring that fails | a server lets its other shards finish, and ends | one line in its log, exit 12 |
 //!
 //! An errno is never turned into text below floor 5, except into the target's last words. Advice
 //! is added once, in [`client::messages`].

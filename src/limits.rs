@@ -55,6 +55,9 @@ pub const DIR_FDS_OPEN_MAX: usize = 256;
 /// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
 /// a name each. A source's look-ahead declares a few thousand.
 pub const DIRS_DECLARED_MAX: usize = 262_144;
+/// Ranges of numbers that a target remembers as used, of directories and of files, some 20 bytes
+/// each. A source counts up and leaves out what it could not read or the target could not make.
+pub const USED_RANGES_MAX: usize = 262_144;
 /// Directories asked for and not yet listed before the target takes no further frames.
 pub const LISTS_WAITING_MAX: usize = 4096;
 
@@ -65,9 +68,13 @@ pub const RING_COMPLETIONS: u32 = 4096;
 /// The same where RLIMIT_MEMLOCK has no room for more: with it a ring fits into 64 KiB. What
 /// overflows is kept by the kernel and costs it an allocation each.
 pub const RING_COMPLETIONS_SMALL: u32 = 512;
-/// Operations that one ring has with the kernel at once; the rest waits in line. An idle stream
-/// keeps one, so a shard must have clearly fewer streams than this.
+/// Operations that one ring has with the kernel at once; the rest waits in line.
 pub const RING_OPS_MAX: usize = 4032;
+/// Connections of a shard. Each keeps one operation with the kernel, for the next head; whatever
+/// else it asks of the ring has a block, and of those there are few.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 3584;
+/// Connections beyond a server's limit that wait, refused, for their peers to hang up.
+pub const TURNED_AWAY_MAX: usize = 32;
 /// Pushed operations at which a ring submits before the turn ends: batches of 16 to 32 get nearly
 /// all of what batching saves (1324 cycles for a lone no-op, 283 each in 16, 248 in 32).
 pub const RING_SUBMIT_EARLY: usize = 32;
@@ -99,7 +106,7 @@ pub const SHELL_NOISE_BYTES_MAX: usize = 96;
 /// Seconds without a byte from the peer, unless `--timeout` says otherwise.
 pub const IDLE_SECONDS_MAX: u64 = 60;
 /// Seconds that one frame of a peer may keep a block while other sessions of the shard wait for
-/// one: 51 KiB/s for the largest frame, asked of nobody while there are blocks.
+/// one: 51 KiB/s for the largest frame. While there are blocks, a byte now and then is enough.
 pub const STALL_SECONDS_SCARCE_MAX: u64 = 5;
 /// Seconds that a peer has to read our last word after it broke the protocol.
 pub const DRAINING_SECONDS_MAX: u64 = 10;
@@ -139,4 +146,5 @@ pub const PEER_TEXT_BYTES_MAX: usize = 4096;
 const _: () = assert!(BLOCK_BYTES == FRAME_HEAD_BYTES + PAYLOAD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(4096));
 const _: () = assert!(RING_OPS_MAX + 64 <= RING_COMPLETIONS as usize);
+const _: () = assert!(CONNECTIONS_PER_SHARD_MAX + ARENA_BYTES / BLOCK_BYTES + 64 <= RING_OPS_MAX);
 const _: () = assert!(PACK_FILE_BYTES_MAX + 1024 < PAYLOAD_BYTES_MAX);

@@ -38,6 +38,8 @@ pub const DELETE: u32 = 2;
 
 /// The refusal that says "the peer broke the protocol".
 pub const PROTOCOL: u8 = 6;
+/// The refusal that says "no more connections".
+pub const BUSY: u8 = 9;
 
 pub const ROOT: u32 = 0;
 
@@ -170,6 +172,8 @@ pub struct Hello {
     pub features: u64,
     pub flags: u32,
     pub durability: u8,
+    /// Seconds.
+    pub patience: u32,
     pub module: Vec<u8>,
     pub dest: Vec<Vec<u8>>,
 }
@@ -186,6 +190,7 @@ impl Hello {
             features: 0,
             flags: 0,
             durability: 0,
+            patience: 0,
             module: module.into(),
             dest: dest
                 .split('/')
@@ -212,6 +217,7 @@ impl Hello {
             .u32(self.flags)
             .u64(0) // the most that may be deleted, without its flag
             .u8(self.durability)
+            .u32(self.patience)
             .raw(&[0; 16]) // boot id
             .text(&self.module)
             .u16(count);

@@ -145,7 +145,7 @@ fn as_rsync(option: &OsString) -> Option<OsString> {
         "--progress" => Some("--info=progress2".into()),
         "--allow-empty-source" => None,
         "--sy-path" => Some("--rsync-path".into()),
-        text if text.starts_with("--durability") || text.starts_with("--engine") => None,
+        text if text.starts_with("--durability") => None,
         _ => Some(option.clone()),
     }
 }

@@ -25,6 +25,7 @@ pub struct Server {
 struct Setup {
     modules: Vec<Module>,
     before: Vec<String>,
+    options: Vec<String>,
     home: PathBuf,
 }
 
@@ -41,6 +42,7 @@ impl Server {
         let setup = Setup {
             modules: Vec::new(),
             before: Vec::new(),
+            options: Vec::new(),
             home: home.to_owned(),
         };
         Self {
@@ -70,6 +72,13 @@ impl Server {
             path,
             writable: false,
         });
+        self
+    }
+
+    /// Starts it with one more option of its own.
+    #[must_use]
+    pub fn option(mut self, option: &str) -> Self {
+        self.setup.options.push(option.to_owned());
         self
     }
 
@@ -149,6 +158,7 @@ impl Server {
         let mut words = vec!["--socket".to_owned(), self.socket().display().to_string()];
         words.extend(["--listen".to_owned(), format!("127.0.0.1:{}", self.port)]);
         words.push("--no-auth".to_owned());
+        words.extend(self.setup.options.iter().cloned());
         for module in &self.setup.modules {
             let rights = if module.writable { ",rw" } else { "" };
             let path = module.path.display();

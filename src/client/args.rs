@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::model::engine::EngineChoice;
 use crate::model::policy::Durability;
 use crate::model::report::Exit;
 
@@ -202,19 +201,6 @@ pub struct PushArgs {
     /// signs of life while they are busy.
     #[arg(long, value_name = "SECONDS", help_heading = "Connection")]
     pub timeout: Option<u64>,
-    /// How to do input and output: auto, uring
-    ///
-    /// auto takes the best engine that this kernel allows, uring insists on io_uring.
-    #[arg(
-        long,
-        value_name = "ENGINE",
-        default_value = "auto",
-        hide_default_value = true,
-        hide_possible_values = true,
-        value_parser = PossibleValuesParser::new(EngineChoice::NAMES).map(engine),
-        help_heading = "Connection"
-    )]
-    pub engine: EngineChoice,
 }
 
 fn durability(name: String) -> Durability {
@@ -223,10 +209,6 @@ fn durability(name: String) -> Durability {
         "file" => Durability::File,
         _ => Durability::None,
     }
-}
-
-fn engine(name: String) -> EngineChoice {
-    EngineChoice::from_name(&name).unwrap_or_default()
 }
 
 /// The exit code of an answer that clap gives itself: help and version are successes.
@@ -270,8 +252,6 @@ pub(crate) mod tests {
             "--stats",
             "--json",
             "--durability=file",
-            "--engine",
-            "uring",
             "--timeout=5",
             "--numeric-ids",
             "--socket=/s",
@@ -287,7 +267,6 @@ pub(crate) mod tests {
         assert!(args.stats && args.json && args.numeric_ids);
         assert_eq!(args.max_delete, Some(7));
         assert_eq!(args.durability, Durability::File);
-        assert_eq!(args.engine, EngineChoice::Uring);
         assert_eq!(args.timeout, Some(5));
         assert_eq!(args.rsh.as_deref(), Some("ssh -p 1".as_ref()));
         assert_eq!(args.sy_path, "/opt/sy-server");
@@ -306,7 +285,7 @@ pub(crate) mod tests {
             &["-z", "a", "b"][..],
             &["--compress", "a", "b"],
             &["--durability=most", "a", "b"],
-            &["--engine=aio", "a", "b"],
+            &["--engine=uring", "a", "b"],
             &["--timeout=soon", "a", "b"],
             &["--max-delete=-1", "a", "b"],
             &[],

@@ -10,7 +10,6 @@ use crate::limits::{
     DEST_COMPONENTS_MAX, IDLE_SECONDS_MAX, PORT_DEFAULT, SHELL_GREETING_SECONDS_MAX,
     SOCKET_DEFAULT, SOCKET_PATH_BYTES_MAX,
 };
-use crate::model::engine::EngineChoice;
 use crate::model::escape;
 use crate::model::module::{ModuleName, ModuleNameError};
 use crate::model::name::{Name, NameError};
@@ -30,7 +29,6 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// The same until the greeting.
     pub greeting_timeout: Option<Duration>,
-    pub engine: EngineChoice,
 }
 
 /// One SRC.
@@ -231,7 +229,6 @@ impl Plan {
             dest,
             timeout: patience(IDLE_SECONDS_MAX),
             greeting_timeout: patience(first_seconds),
-            engine: args.engine,
         })
     }
 }

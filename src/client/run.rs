@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -321,6 +322,9 @@ fn hello(
     Hello {
         session: SessionId(start::random_u64()),
         policy: plan.policy,
+        patience: plan.timeout.and_then(|patience| {
+            NonZeroU32::new(u32::try_from(patience.as_secs()).unwrap_or(u32::MAX))
+        }),
         boot_id: disk.boot_id(),
         module,
         dest,

@@ -12,8 +12,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom,
-    Timespec, Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom, Timespec,
+    Timestamps, UTIME_OMIT, Uid,
 };
 use rustix::io::retry_on_intr;
 
@@ -134,10 +134,6 @@ impl Disk for PosixDisk {
 
     fn write(&self, fd: &OwnedFd, from: &[u8], offset: u64) -> Result<usize, Errno> {
         retry_on_intr(|| rustix::io::pwrite(fd, from, offset))
-    }
-
-    fn allocate(&self, fd: &OwnedFd, bytes: u64) -> Result<(), Errno> {
-        retry_on_intr(|| rustix::fs::fallocate(fd, FallocateFlags::KEEP_SIZE, 0, bytes))
     }
 
     fn set_size(&self, fd: &OwnedFd, bytes: u64) -> Result<(), Errno> {
@@ -264,6 +260,13 @@ impl Disk for PosixDisk {
             .ok()
             .and_then(|text| parse_uuid(&text))
             .unwrap_or_default()
+    }
+
+    fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+        assert_eq!(filled, Ok(8), "getrandom gives up to 256 bytes whole");
+        u64::from_ne_bytes(bytes)
     }
 
     fn peak_rss_bytes(&self) -> u64 {
@@ -540,14 +543,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_file_keeps_its_size_until_it_is_set() {
+    fn a_file_has_the_size_that_it_is_given() {
         let (temp, disk) = (TempDir::new("disk-size"), PosixDisk);
         let dir = temp.open();
         let fd = disk.create_file(&dir, b"f", 0o600).unwrap();
-        match disk.allocate(&fd, 65536) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(errno) => panic!("{errno}"),
-        }
         assert_eq!(disk.stat(&fd).unwrap().size, 0);
         disk.set_size(&fd, 4097).unwrap();
         assert_eq!(disk.stat(&fd).unwrap().size, 4097);

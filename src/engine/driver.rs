@@ -29,6 +29,8 @@ pub struct Driver<D: Disk, J: Job<D>, R: Ring<D, J>> {
     ring: R,
     /// What was pushed and is not finished; the key is the tag the ring sees.
     unfinished: Slab<Unfinished>,
+    /// Tags of receives and sends that moved some bytes and go on.
+    moved: Vec<u64>,
     /// Finished without the ring.
     finished: VecDeque<Completion<D, J>>,
     world: PhantomData<D>,
@@ -51,9 +53,15 @@ impl<D: Disk, J: Job<D>, R: Ring<D, J>> Driver<D, J, R> {
         Self {
             ring,
             unfinished: Slab::new(),
+            moved: Vec::new(),
             finished: VecDeque::new(),
             world: PhantomData,
         }
+    }
+
+    /// The tag of a receive or send that has got further and is not finished; each time is told.
+    pub fn next_moved(&mut self) -> Option<u64> {
+        self.moved.pop()
     }
 
     pub fn ring(&self) -> &R {
@@ -80,6 +88,11 @@ impl<D: Disk, J: Job<D>, R: Ring<D, J>> Driver<D, J, R> {
         let unfinished = &mut self.unfinished[index];
         match judge(&mut op, unfinished, result) {
             Verdict::Again => {
+                let is_of_stream =
+                    matches!(op, Op::RecvHead { .. } | Op::Recv { .. } | Op::Send { .. });
+                if is_of_stream && result.is_ok() {
+                    self.moved.push(unfinished.tag);
+                }
                 self.ring.push(key, op);
                 None
             }
@@ -132,6 +145,10 @@ impl<D: Disk, J: Job<D>, R: Ring<D, J>> Ring<D, J> for Driver<D, J, R> {
 
     fn now(&self) -> Moment {
         self.ring.now()
+    }
+
+    fn nudge(&mut self, stream: StreamId) {
+        self.ring.nudge(stream);
     }
 
     fn shut(&mut self, stream: StreamId) {
@@ -281,6 +298,8 @@ mod tests {
         fn now(&self) -> Moment {
             Moment(42)
         }
+
+        fn nudge(&mut self, _: StreamId) {}
 
         fn shut(&mut self, _: StreamId) {}
 

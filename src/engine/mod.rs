@@ -14,6 +14,8 @@ pub mod bell;
 pub mod disk;
 pub mod driver;
 pub mod lanes;
+#[cfg(test)]
+mod nudge;
 pub mod pool;
 pub mod probe;
 pub mod shard;

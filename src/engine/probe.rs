@@ -8,6 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use super::arena;
 use super::disk::PosixDisk;
 use super::lanes::{FileLanes, Lane, LaneTable, fs_name};
+use super::start::connections_max;
 use super::uring::{Registration, Setup, SetupError, Tier, try_setup};
 use crate::limits::ARENA_BYTES;
 use crate::ops::{Disk, Errno};
@@ -25,6 +26,8 @@ pub struct Doctor {
     pub memlock_bytes_max: Option<u64>,
     /// The soft and the hard limit; `None`: no limit.
     pub open_files_max: (Option<u64>, Option<u64>),
+    /// Connections that a server takes at once, with a shard for each core.
+    pub connections_max: usize,
     /// Bytes of the arena that was tried.
     pub arena_bytes: usize,
     /// The directory that was asked about.
@@ -60,6 +63,7 @@ pub enum Advice {
 pub fn doctor(dir: Option<&[u8]>, lanes: &LaneTable) -> Doctor {
     let region = arena::map(ARENA_BYTES).ok().map(|(_, region)| region);
     let engine = try_setup(region);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open_files = getrlimit(Resource::Nofile);
     let open_files_max = (open_files.current, open_files.maximum);
     Doctor {
@@ -70,6 +74,8 @@ pub fn doctor(dir: Option<&[u8]>, lanes: &LaneTable) -> Doctor {
         engine,
         memlock_bytes_max: getrlimit(Resource::Memlock).current,
         open_files_max,
+        // A server raises its own limit to the hard one.
+        connections_max: connections_max(cores, open_files_max.1),
         arena_bytes: region.map_or(0, arena::Region::bytes),
         disk: dir.map(|dir| look_at(dir, lanes)),
         advice: advise(engine, sysctl_disabled(), open_files_max.0),
@@ -153,6 +159,11 @@ impl fmt::Display for Doctor {
         if soft != hard {
             write!(f, " (may be raised to {})", Count(hard))?;
         }
+        write!(
+            f,
+            "\nconnections: a server takes {} at once",
+            self.connections_max
+        )?;
         match &self.disk {
             None => {}
             Some(Ok(disk)) => write!(f, "\nfile system: {disk}")?,
@@ -259,6 +270,7 @@ mod tests {
             "\nengine: ",
             "\nlocked memory: ",
             "\nopen files: ",
+            "\nconnections: ",
             "\nfile system: ",
         ] {
             assert!(text.contains(line), "{text}");
@@ -301,6 +313,7 @@ mod tests {
             engine: Err(SetupError::Refused),
             memlock_bytes_max: Some(65536),
             open_files_max: (Some(1024), None),
+            connections_max: 512,
             arena_bytes: 0,
             disk: Some(Ok(DiskFinding {
                 magic: TMPFS_MAGIC,
@@ -314,6 +327,7 @@ kernel: Linux 6.8.0
 engine: no io_uring: io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled
 locked memory: at most 64 KiB
 open files: at most 1024 (may be raised to unlimited)
+connections: a server takes 512 at once
 file system: tmpfs (in memory), reads as plain calls in the loop, writes as plain calls in the loop
 try: sysctl kernel.io_uring_disabled=0 (it is 1; or join kernel.io_uring_group)";
         assert_eq!(found.to_string(), expected);

@@ -29,11 +29,23 @@ struct Seat<D: Disk> {
     patience: Option<Duration>,
     /// The same until the greeting.
     patience_at_first: Option<Duration>,
+    /// When it was asked last how far its payloads have got.
+    nudged: Moment,
     is_runnable: bool,
     is_shut: bool,
     /// The other end of a pair, and the frame it is to take.
     peer: Option<PortKey>,
     hand: Option<Buf>,
+}
+
+impl<D: Disk> Seat<D> {
+    /// A target takes its source's patience for its own where that is less: who hears of a loss
+    /// soon shall not find the server still waiting, and is shown often enough that it lives.
+    fn patience(&self) -> Option<Duration> {
+        let own = self.patience?;
+        let asked = self.port.session.patience_of_source();
+        Some(asked.map_or(own, |asked| asked.min(own)))
+    }
 }
 
 /// How often deadlines are looked at.
@@ -113,6 +125,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             opened: now,
             patience,
             patience_at_first: patience,
+            nudged: now,
             is_runnable: false,
             is_shut: false,
             peer: None,
@@ -174,6 +187,9 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         while let Some(completion) = self.driver.reap() {
             self.hear(completion, now);
         }
+        while let Some(tag) = self.driver.next_moved() {
+            self.moved(tag, now);
+        }
         self.feed_if_more();
         if now >= self.next_check {
             self.next_check = now.plus(CHECK_EVERY);
@@ -193,6 +209,15 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         let (key, token) = self.tokens.remove(tag);
         self.seats[key.0].port.hear(completion, token, now);
         self.wake(key);
+    }
+
+    /// Bytes came or left, though not all that are to: the peer lives.
+    fn moved(&mut self, tag: u64, now: Moment) {
+        let tag = usize::try_from(tag).expect("a tag of ours");
+        // It may have been finished since.
+        if let Some((key, token)) = self.tokens.get(tag) {
+            self.seats[key.0].port.moved(*token, now);
+        }
     }
 
     /// Wakes who waits for a block, if there are more than when it looked.
@@ -303,10 +328,25 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         }
     }
 
+    /// Asks, some times within its patience, how far a payload is that seems to stand still.
+    fn nudge_if_still(&mut self, key: PortKey, now: Moment) {
+        let seat = &mut self.seats[key.0];
+        let (Link::Stream(stream), Some(patience)) = (seat.port.link(), seat.patience()) else {
+            return;
+        };
+        let stands = seat.port.stands_since().map(|since| since.max(seat.nudged));
+        if stands.is_some_and(|since| now.since(since) >= patience / 4) && !seat.port.is_ending() {
+            seat.nudged = now;
+            self.driver.nudge(stream);
+        }
+    }
+
     fn check_patience(&mut self, now: Moment) {
-        // Somebody waits for a block, so nobody may sit on one for long.
-        let is_scarce = !self.hungry.is_empty();
         for key in self.keys() {
+            // Another waits for a block, so this one may not sit on its own for long.
+            let waits = |other: &PortKey| *other != key && self.seats.contains(other.0);
+            let is_scarce = self.hungry.iter().any(waits);
+            self.nudge_if_still(key, now);
             let seat = &mut self.seats[key.0];
             if seat.port.is_ending() {
                 continue;
@@ -317,7 +357,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 && !seat.port.session.is_greeted()
                 && now.since(seat.opened) > handshake;
             let patience = if seat.port.session.is_greeted() {
-                seat.patience
+                seat.patience()
             } else {
                 seat.patience_at_first
             };
@@ -333,7 +373,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 seat.port.stop(SessionError::Silent(seconds));
             } else if let Some(patience) = silence {
                 seat.port.stop(SessionError::Silent(patience.as_secs()));
-            } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience) {
+            } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience()) {
                 if let Some(wish) = seat.port.heartbeat(&self.blocks) {
                     self.grant(key, wish);
                 }
@@ -346,17 +386,16 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
     }
 }
 
-/// For how many seconds the peer has kept a block of ours, if that is too long.
+/// For how many seconds the peer has kept a block of ours, if that is too long: where blocks are
+/// scarce in all, else without a byte.
 fn stall_seconds<D: Disk>(port: &Port<D>, is_scarce: bool, now: Moment) -> Option<u64> {
     let longer_than = |since: Moment, seconds: u64| now.since(since) > Duration::from_secs(seconds);
-    let most = if is_scarce {
-        STALL_SECONDS_SCARCE_MAX
+    let (since, most) = if is_scarce {
+        (port.holds_block_since(), STALL_SECONDS_SCARCE_MAX)
     } else {
-        IDLE_SECONDS_MAX
+        (port.stands_since(), IDLE_SECONDS_MAX)
     };
-    let has_stalled = port
-        .holds_block_since()
-        .is_some_and(|since| longer_than(since, most));
+    let has_stalled = since.is_some_and(|since| longer_than(since, most));
     let drains_on = port
         .drains_since()
         .is_some_and(|since| longer_than(since, DRAINING_SECONDS_MAX));

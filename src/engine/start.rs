@@ -9,9 +9,10 @@ use super::disk::PosixDisk;
 use super::lanes::LaneTable;
 use super::pool::Pool;
 use super::shard::Shard;
-use super::uring::{SetupError, Uring};
+use super::uring::{SetupError, Uring, monotonic_now};
 use crate::job::Work;
-use crate::limits::{ARENA_BYTES, IDLE_SECONDS_MAX};
+use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX, IDLE_SECONDS_MAX};
+use crate::model::time::Moment;
 use crate::ops::Errno;
 
 pub type PosixShard = Shard<PosixDisk, Uring<PosixDisk, Work<PosixDisk>>>;
@@ -32,6 +33,22 @@ pub fn prepare_process() {
             maximum: limit.maximum,
         },
     );
+}
+
+/// Connections that a server with so many shards takes: what the rings carry, and half of the open
+/// files that the process may have; the other half is for what the sessions open.
+pub fn connections_max(shards_count: usize, open_files_max: Option<u64>) -> usize {
+    let by_files = open_files_max.map_or(usize::MAX, |count| {
+        usize::try_from(count / 2).unwrap_or(usize::MAX)
+    });
+    by_files
+        .min(shards_count * CONNECTIONS_PER_SHARD_MAX)
+        .max(1)
+}
+
+/// The soft limit of open files of this process; `None`: no limit.
+pub fn open_files_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 /// A shard of its own: arena, ring and pool. For the thread that calls.
@@ -70,10 +87,13 @@ pub fn peak_rss_bytes() -> u64 {
     PosixDisk.peak_rss_bytes()
 }
 
+/// The clock of every ring, for a thread without one.
+pub fn now() -> Moment {
+    monotonic_now()
+}
+
 /// Random bits from the kernel.
 pub fn random_u64() -> u64 {
-    let mut bytes = [0; 8];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    assert_eq!(filled, Ok(8), "getrandom gives up to 256 bytes whole");
-    u64::from_ne_bytes(bytes)
+    use crate::ops::Disk;
+    PosixDisk.random_u64()
 }

@@ -168,6 +168,8 @@ pub struct Uring<D: Disk, J: Job<D>> {
 struct InFlight<D: Disk, J> {
     tag: u64,
     op: Op<D, J>,
+    /// A cancellation was asked for to hear how far it is.
+    is_nudged: bool,
 }
 
 /// Both directions of one byte stream.
@@ -312,7 +314,11 @@ where
         if self.ops.len() >= RING_OPS_MAX || !self.has_room() {
             return Err(op);
         }
-        let key = self.ops.insert(InFlight { tag, op });
+        let key = self.ops.insert(InFlight {
+            tag,
+            op,
+            is_nudged: false,
+        });
         match self.entry_of(key) {
             Ok(entry) => self.submit_entry(&entry),
             Err(errno) => self.end(key, Err(errno)),
@@ -503,7 +509,11 @@ where
             Some(About::Op(slot)) if self.is_current(slot) => {
                 let result = usize::try_from(result)
                     .map_err(|_| Errno::from_raw_os_error(result.saturating_neg()));
-                self.end(slot.key as usize, result);
+                if result == Err(Errno::CANCELED) && self.was_nudged(slot.key as usize) {
+                    self.issue_again(slot.key as usize);
+                } else {
+                    self.end(slot.key as usize, result);
+                }
             }
             Some(About::Op(_)) | None => {
                 self.stats.stale_completions += 1;
@@ -519,7 +529,7 @@ where
 
     /// Empties a slot whose op the kernel does not have any more.
     fn end(&mut self, key: usize, result: Result<usize, Errno>) {
-        let InFlight { tag, mut op } = self.ops.remove(key);
+        let InFlight { tag, mut op, .. } = self.ops.remove(key);
         self.generations[key] = Slot::generation_after(self.generations[key]);
         if let Op::RecvHead { head, got, .. } = &mut op
             && let Ok(received) = result
@@ -532,6 +542,19 @@ where
         }
         self.leave_stream(&op);
         self.ready.push_back(Completion { tag, op, result });
+    }
+
+    /// Whether an op was cancelled for nothing but its progress.
+    fn was_nudged(&self, key: usize) -> bool {
+        let InFlight { op, is_nudged, .. } = &self.ops[key];
+        *is_nudged && stream_of(op).is_some_and(|id| usable(&self.streams, id).is_ok())
+    }
+
+    /// Puts an op that moved nothing back in line, the first.
+    fn issue_again(&mut self, key: usize) {
+        let InFlight { tag, op, .. } = self.ops.remove(key);
+        self.generations[key] = Slot::generation_after(self.generations[key]);
+        self.backlog.push_front((tag, op));
     }
 
     fn leave_stream(&mut self, op: &Op<D, J>) {
@@ -612,6 +635,18 @@ where
 
     fn now(&self) -> Moment {
         monotonic_now()
+    }
+
+    /// Cancelling gives back what MSG_WAITALL had moved so far (since 6.1, commit 7e6b638ed501).
+    fn nudge(&mut self, stream: StreamId) {
+        for (key, in_flight) in &mut self.ops {
+            let is_payload = matches!(in_flight.op, Op::Recv { .. } | Op::Send { .. });
+            if is_payload && stream_of(&in_flight.op) == Some(stream) {
+                in_flight.is_nudged = true;
+                self.cancels_to_submit
+                    .push_back(About::Op(slot_of(key, &self.generations)).pack());
+            }
+        }
     }
 
     fn shut(&mut self, stream: StreamId) {
@@ -837,7 +872,7 @@ fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-fn monotonic_now() -> Moment {
+pub(super) fn monotonic_now() -> Moment {
     let time = rustix::time::clock_gettime(ClockId::Monotonic);
     // It starts near 0 at boot and is never negative.
     Moment(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())

@@ -9,6 +9,7 @@ use super::marker::{self, Doubt};
 use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
+use crate::model::id::SessionId;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::SharedFd;
@@ -91,10 +92,9 @@ impl<D: Disk> OpenDest<D> {
             root_ino: found.stat.ino,
             boot_id: disk.boot_id(),
         };
-        let (session, policy) = (self.hello.session, self.hello.policy);
         let tree = Tree::new(
-            session,
-            policy,
+            SessionId(disk.random_u64()),
+            self.hello.policy,
             self.rights,
             identity,
             fs,

@@ -24,6 +24,7 @@ pub mod own_name;
 pub mod prune;
 pub mod read_pack;
 pub mod tree;
+pub mod used;
 
 use crate::ops::Disk;
 use crate::ops::op::{Job, Progress};

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::dir::{Dir, FdCache};
 use super::marker;
 use super::own_name::TempName;
-use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX};
+use super::used::{Refused, UsedIds};
+use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX, USED_RANGES_MAX};
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
@@ -21,6 +22,8 @@ use crate::wire::WireError;
 use crate::wire::hello::Rights;
 
 pub struct Tree<D: Disk> {
+    /// Drawn here. By the source's, which a peer can choose, the names of two live sessions could
+    /// meet.
     pub session: SessionId,
     pub policy: Policy,
     pub rights: Rights,
@@ -35,6 +38,9 @@ pub struct Tree<D: Disk> {
 struct State<D: Disk> {
     dirs: HashMap<DirId, Node<D>>,
     incoming: HashMap<FileId, Incoming<D>>,
+    /// Every number that was declared or begun, retired ones too.
+    used_dirs: UsedIds,
+    used_files: UsedIds,
     counts: Counts,
     /// The marker of this session was to be written.
     is_marked: bool,
@@ -141,9 +147,13 @@ impl<D: Disk> Tree<D> {
             open_below: 0,
             close: None,
         };
+        let mut used_dirs = UsedIds::default();
+        used_dirs.take(ROOT.0).expect("the first of all");
         let state = State {
             dirs: HashMap::from([(ROOT, node)]),
             incoming: HashMap::new(),
+            used_dirs,
+            used_files: UsedIds::default(),
             counts: Counts::default(),
             is_marked: false,
             own_marker: None,
@@ -342,12 +352,11 @@ impl<D: Disk> Tree<D> {
         Ok((Arc::clone(&node.dir), node.standing))
     }
 
-    /// Whether a large file may begin under this id; asked before anything is made for it.
+    /// Whether a large file may begin under this id; asked once, before anything is made for it.
     pub fn may_begin(&self, file: FileId) -> Result<(), WireError> {
-        let state = self.state();
-        if state.incoming.contains_key(&file) {
-            return Err(WireError::FileTwice(file.0));
-        }
+        let mut state = self.state();
+        let taken = state.used_files.take(file.0);
+        taken.map_err(|why| unusable(why, WireError::FileTwice(file.0)))?;
         if state.incoming.len() >= INCOMING_FILES_MAX {
             return Err(WireError::TooMany {
                 what: "large files under way",
@@ -452,9 +461,8 @@ impl<D: Disk> State<D> {
                 max: DIRS_DECLARED_MAX,
             });
         }
-        if self.dirs.contains_key(&id) {
-            return Err(WireError::DirTwice(id.0));
-        }
+        let taken = self.used_dirs.take(id.0);
+        taken.map_err(|why| unusable(why, WireError::DirTwice(id.0)))?;
         let above = self.dirs.get_mut(&node.parent);
         above
             .ok_or(WireError::UnknownDir(node.parent.0))?
@@ -473,6 +481,16 @@ impl<D: Disk> State<D> {
             dir: node.dir,
             meta: meta.filter(|_| may_close),
         }
+    }
+}
+
+fn unusable(why: Refused, twice: WireError) -> WireError {
+    match why {
+        Refused::Twice => twice,
+        Refused::TooMany => WireError::TooMany {
+            what: "gaps between numbers",
+            max: USED_RANGES_MAX,
+        },
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// 64 random bits drawn by the client; names the session in logs and in temp names.
+/// 64 random bits. The source draws one, for logs; the target draws another, for the names of its
+/// temp files and of its marker, which must not be a peer's choice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SessionId(pub u64);
 

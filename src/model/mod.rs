@@ -1,6 +1,5 @@
 //! Nouns that are valid once built: names, entries, listings, identifiers, what the user wants.
 
-pub mod engine;
 pub mod entry;
 pub mod escape;
 pub mod id;

@@ -61,8 +61,6 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn read(&self, fd: &Self::Fd, into: &mut [u8], offset: u64) -> Result<usize, Errno>;
     /// May be short. EINTR is retried below.
     fn write(&self, fd: &Self::Fd, from: &[u8], offset: u64) -> Result<usize, Errno>;
-    /// Reserves space without changing the size (FALLOC_FL_KEEP_SIZE). EOPNOTSUPP is common.
-    fn allocate(&self, fd: &Self::Fd, bytes: u64) -> Result<(), Errno>;
     fn set_size(&self, fd: &Self::Fd, bytes: u64) -> Result<(), Errno>;
     fn sync_file(&self, fd: &Self::Fd) -> Result<(), Errno>;
     /// `syncfs` of the file system that `fd` stands on.
@@ -104,6 +102,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn has_default_acl(&self, dir: &Self::Fd) -> bool;
     /// Identifies this boot of this host (`/proc/sys/kernel/random/boot_id`), 16 bytes.
     fn boot_id(&self) -> [u8; 16];
+    /// 64 random bits, for names that must meet no other's.
+    fn random_u64(&self) -> u64;
     /// The user and group this process acts as, and whether it may give files away (CAP_CHOWN).
     fn identity(&self) -> Identity;
     /// Peak resident memory of this process.

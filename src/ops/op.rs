@@ -86,6 +86,10 @@ pub trait Ring<D: Disk, J: Job<D>> {
     /// The next completion that is there.
     fn reap(&mut self) -> Option<Completion<D, J>>;
     fn now(&self) -> Moment;
+    /// Makes payloads that are on their way through a stream end soon with the bytes that have
+    /// moved, where some have: a kernel that was asked for a whole one says nothing before. The
+    /// others stay.
+    fn nudge(&mut self, stream: StreamId);
     /// Ends a stream in both directions: what is in flight on it completes soon, with an error,
     /// short, or as an end of stream. The first of three steps; the second is to wait for that.
     fn shut(&mut self, stream: StreamId);

@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 
 use super::config::Listen;
-use crate::engine::start::tune_tcp;
+use super::turned_away::TurnedAway;
+use crate::engine::start::{self, tune_tcp};
 
 /// A bound listener.
 pub enum Listener {
@@ -146,19 +147,24 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
 }
 
-/// Milliseconds without accepting after the process ran out of descriptors.
+/// Without accepting, after an accept failed: out of descriptors, the next one would fail at once.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(200);
 
-/// Accepts until `stop` becomes readable. `give` takes each connection.
+/// Accepts until `stop` becomes readable. `give` takes each connection, or gives it back where
+/// there are `connections_max` already.
 pub fn accept_until(
     listeners: &[Listener],
     stop: BorrowedFd<'_>,
-    mut give: impl FnMut(Arrival),
+    connections_max: usize,
+    mut give: impl FnMut(Arrival) -> Result<(), Arrival>,
     mut complain: impl FnMut(&io::Error),
 ) {
+    let mut turned_away = TurnedAway::default();
     let mut is_at_limit = false;
     loop {
         let mut waits = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        waits.extend(turned_away.polls());
+        let away_end = waits.len();
         if !is_at_limit {
             waits.extend(
                 listeners
@@ -166,19 +172,31 @@ pub fn accept_until(
                     .map(|listener| PollFd::from_borrowed_fd(listener.fd(), PollFlags::IN)),
             );
         }
-        let pause = Timespec::try_from(PAUSE_AT_LIMIT).expect("a fraction of a second");
-        match poll(&mut waits, is_at_limit.then_some(&pause)) {
+        let pause = is_at_limit.then_some(PAUSE_AT_LIMIT);
+        let pause = [pause, turned_away.patience(start::now())];
+        let pause = pause.into_iter().flatten().min();
+        let pause = pause.map(|pause| Timespec::try_from(pause).expect("some seconds"));
+        match poll(&mut waits, pause.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return complain(&errno.into()),
         }
         if !waits[0].revents().is_empty() {
             return;
         }
+        let hung_up: Vec<bool> = waits[1..away_end]
+            .iter()
+            .map(|wait| !wait.revents().is_empty())
+            .collect();
+        turned_away.close(&hung_up, start::now());
         is_at_limit = false;
         for listener in listeners {
             loop {
                 match listener.accept() {
-                    Ok(arrival) => give(arrival),
+                    Ok(arrival) => {
+                        if let Err(Arrival { stream, .. }) = give(arrival) {
+                            turned_away.take(stream, connections_max, start::now());
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     // The peer was gone before it was served.
                     Err(error)

@@ -2,18 +2,16 @@
 
 use std::ffi::OsString;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::limits::{POOL_THREADS_MAX, SHARDS_MAX};
-use crate::model::engine::EngineChoice;
 
 const EXAMPLES: &str = "\
 A config file is TOML; what the command line says goes first:
   socket = \"/run/sy/sy.sock\"
   listen = [\"127.0.0.1:7873\"]     # needs no_auth = true
   no_auth = true
-  engine = \"auto\"
+  max_connections = 500
   shards = 2
   pool_threads = 4
   [module.backup]
@@ -25,6 +23,7 @@ Exit codes:
    1  nonsense on the command line or in the config
    5  no engine runs here
   10  a socket can't be listened on
+  12  an internal error; the log tells which
 
 With --stdio it serves one session and exits as that session did. A key that
 may push to one module and do nothing else, in authorized_keys:
@@ -91,15 +90,17 @@ pub struct ServerArgs {
     #[arg(long, help_heading = "Connections")]
     pub no_auth: bool,
 
-    /// How to do input and output: auto, uring
+    /// Connections at once; more are refused
+    ///
+    /// They are told that the server is busy. Default: what doctor shows.
     #[arg(
         long,
-        value_name = "ENGINE",
-        hide_possible_values = true,
-        value_parser = PossibleValuesParser::new(EngineChoice::NAMES).map(engine),
-        help_heading = "Machine"
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Connections"
     )]
-    pub engine: Option<EngineChoice>,
+    pub max_connections: Option<u32>,
+
     /// Event loops; one per core if left out
     #[arg(
         long,
@@ -124,10 +125,6 @@ pub enum ServerCommand {
     ///
     /// Which engine, which kernel features, which limits.
     Doctor,
-}
-
-fn engine(name: String) -> EngineChoice {
-    EngineChoice::from_name(&name).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -156,14 +153,14 @@ mod tests {
             "--listen=127.0.0.1:1",
             "--listen=[::1]:1",
             "--no-auth",
-            "--engine=uring",
+            "--max-connections=9",
             "--shards=2",
             "--pool-threads=3",
         ])
         .unwrap();
         assert_eq!((args.modules.len(), args.listen.len()), (2, 2));
         assert_eq!((args.shards, args.pool_threads), (Some(2), Some(3)));
-        assert_eq!(args.engine, Some(EngineChoice::Uring));
+        assert_eq!(args.max_connections, Some(9));
         assert!(args.no_auth && args.command.is_none());
     }
 
@@ -172,7 +169,12 @@ mod tests {
         let args = parse(&["doctor"]).unwrap();
         assert_eq!(args.command, Some(ServerCommand::Doctor));
         parse(&["--shards=1", "doctor"]).unwrap_err();
-        for bad in ["--shards=0", "--pool-threads=100000", "x"] {
+        for bad in [
+            "--max-connections=0",
+            "--shards=0",
+            "--pool-threads=100000",
+            "x",
+        ] {
             parse(&[bad]).unwrap_err();
         }
     }

@@ -15,7 +15,6 @@ use crate::limits::{
     CONFIG_BYTES_MAX, POOL_THREADS_MAX, PORT_DEFAULT, SHARDS_MAX, SOCKET_DEFAULT,
     SOCKET_PATH_BYTES_MAX,
 };
-use crate::model::engine::EngineChoice;
 use crate::model::escape;
 use crate::model::module::{Module, ModuleName, ModuleNameError, ModuleTable};
 
@@ -25,7 +24,8 @@ pub struct ServerConfig {
     pub doors: Doors,
     /// At least one, unless there is no other door than stdin.
     pub modules: ModuleTable,
-    pub engine: EngineChoice,
+    /// `None`: what this host bears.
+    pub max_connections: Option<u32>,
     /// Event loops; `None`: one per core.
     pub shards: Option<u16>,
     /// `None`: what the engine finds right.
@@ -100,9 +100,7 @@ pub enum Wrong {
     #[error("cannot be understood: {}", escape::text(.0.as_bytes()))]
     Toml(String),
     #[error("is not from 1 to {0}")]
-    Range(u16),
-    #[error("names no engine")]
-    Engine,
+    Range(u32),
 }
 
 impl Wrong {
@@ -121,7 +119,6 @@ impl Wrong {
             }
             Self::NoAuthUnused => Some("leave it out, or add --listen 127.0.0.1:7873"),
             Self::File(OperatorFileError::Writable(_)) => Some("chmod go-w"),
-            Self::Engine => Some("auto or uring"),
             Self::ModuleName(_)
             | Self::ModuleTwice
             | Self::Root(_)
@@ -142,7 +139,7 @@ struct ConfigFile {
     listen: Vec<String>,
     #[serde(default)]
     no_auth: bool,
-    engine: Option<String>,
+    max_connections: Option<u32>,
     shards: Option<u16>,
     pool_threads: Option<u16>,
     #[serde(default)]
@@ -183,12 +180,6 @@ impl ServerConfig {
         }
         let socket = args.socket.map(PathBuf::from).or(file.socket);
         let addresses = [args.listen, file.listen].concat();
-        let engine = match file.engine {
-            Some(name) => {
-                Some(EngineChoice::from_name(&name).ok_or_else(|| wrong(&name, Wrong::Engine))?)
-            }
-            None => None,
-        };
         Ok(Self {
             doors: if args.stdio {
                 Doors::Stdio
@@ -196,7 +187,11 @@ impl ServerConfig {
                 Doors::Listen(listeners(socket, &addresses, args.no_auth || file.no_auth)?)
             },
             modules,
-            engine: args.engine.or(engine).unwrap_or_default(),
+            max_connections: in_range(
+                "max_connections",
+                args.max_connections.or(file.max_connections),
+                u32::MAX,
+            )?,
             shards: in_range("shards", args.shards.or(file.shards), SHARDS_MAX)?,
             pool_threads: in_range(
                 "pool_threads",
@@ -230,10 +225,14 @@ fn parse(bytes: &[u8]) -> Result<ConfigFile, Wrong> {
     })
 }
 
-fn in_range(name: &str, number: Option<u16>, max: u16) -> Result<Option<u16>, ConfigError> {
-    match number {
-        Some(number) if number == 0 || number > max => {
-            Err(wrong(format!("{name} = {number}"), Wrong::Range(max)))
+fn in_range<N>(name: &str, number: Option<N>, max: N) -> Result<Option<N>, ConfigError>
+where
+    N: Copy + Into<u32>,
+{
+    let max = max.into();
+    match number.map(Into::into) {
+        Some(count) if count == 0 || count > max => {
+            Err(wrong(format!("{name} = {count}"), Wrong::Range(max)))
         }
         Some(_) | None => Ok(number),
     }
@@ -438,7 +437,7 @@ mod tests {
             socket = '/file'
             listen = ['127.0.0.1:5']
             no_auth = true
-            engine = 'uring'
+            max_connections = 90000
             shards = 2
             pool_threads = 3
             [module.a]
@@ -455,8 +454,8 @@ mod tests {
             address: "127.0.0.1:5".parse().unwrap(),
         };
         assert_eq!(config.doors, Doors::Listen(vec![socket, tcp]));
+        assert_eq!(config.max_connections, Some(90_000));
         assert_eq!((config.shards, config.pool_threads), (Some(7), Some(3)));
-        assert_eq!(config.engine, EngineChoice::Uring);
         assert_eq!(config.modules.len(), 3);
         assert!(config.modules.get(b"a").unwrap().read_only);
         assert!(!config.modules.get(b"b c").unwrap().read_only);
@@ -469,6 +468,7 @@ mod tests {
             ("\nsokcet = '/x'", "line 2: unknown field"),
             ("[module.a]\npath='/tmp'\nrw=true", "unknown field"),
             ("[module.a]\nread_only=false", "missing field"),
+            ("engine = 'uring'", "unknown field"),
             ("shards = 'two'", "invalid type"),
             ("shards = ", "line 1"),
             ("listen", "line 1"),
@@ -476,8 +476,8 @@ mod tests {
             let said = wrong(text).to_string();
             assert!(said.contains(part), "{text}: {said}");
         }
-        assert_eq!(wrong("shards = 0"), Wrong::Range(SHARDS_MAX));
-        assert_eq!(wrong("engine = 'x'"), Wrong::Engine);
+        assert_eq!(wrong("shards = 0"), Wrong::Range(SHARDS_MAX.into()));
+        assert_eq!(wrong("max_connections = 0"), Wrong::Range(u32::MAX));
         assert_eq!(wrong("[module.m]\npath = '/tmp'"), Wrong::ModuleTwice);
         let missing = error(&["--config=/nonexistent/x"]);
         assert_eq!(missing, Wrong::File(Errno::NOENT.into()));

@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::limits::{LOG_REFUSED_BURST_COUNT, LOG_REFUSED_PAUSE_SECONDS};
 use crate::model::escape;
 use crate::model::id::SessionId;
@@ -24,12 +26,16 @@ pub struct Log {
 struct Lines {
     to: Box<dyn Write + Send>,
     refused: Patience,
+    not_accepted: Patience,
 }
 
 /// A session that ended.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLine<'a> {
+    /// The source's own number.
     pub session: SessionId,
+    /// The number in the names of our files, where there can be some.
+    pub files: Option<SessionId>,
     /// `127.0.0.1:1234`, or `unix:uid=0,pid=7`.
     pub peer: &'a str,
     pub module: &'a [u8],
@@ -55,9 +61,12 @@ impl Log {
     }
 
     pub fn to(to: Box<dyn Write + Send>) -> Self {
-        let refused = Patience::default();
         Self {
-            lines: Mutex::new(Lines { to, refused }),
+            lines: Mutex::new(Lines {
+                to,
+                refused: Patience::default(),
+                not_accepted: Patience::default(),
+            }),
         }
     }
 
@@ -72,12 +81,24 @@ impl Log {
                 return;
             };
             let (peer, why) = (escape::word(peer.as_bytes()), escape::word(why.as_bytes()));
-            if silent > 0 {
-                lines.write(format_args!(
-                    "refused peer={peer} why={why} more_not_logged={silent}"
-                ));
-            } else {
-                lines.write(format_args!("refused peer={peer} why={why}"));
+            lines.write(format_args!(
+                "refused peer={peer} why={why}{}",
+                NotLogged(silent)
+            ));
+        });
+    }
+
+    /// A connection that the kernel did not hand over, with what to try; slows down as `refused`.
+    pub fn not_accepted(&self, why: &io::Error, now: Moment) {
+        let hint = match Errno::from_io_error(why) {
+            Some(Errno::MFILE) => "\n  try: raise the limit of open files (LimitNOFILE=)",
+            Some(Errno::NFILE) => "\n  try: raise the host's limit of open files (fs.file-max)",
+            _ => "",
+        };
+        self.with(|lines| {
+            if let Some(silent) = lines.not_accepted.admit(now) {
+                let silent = NotLogged(silent);
+                lines.write(format_args!("cannot accept: {why}{silent}{hint}"));
             }
         });
     }
@@ -125,12 +146,27 @@ impl fmt::Display for SessionLine<'_> {
             self.exit as u8,
             self.elapsed.as_millis(),
         )?;
+        if let Some(files) = self.files {
+            write!(f, " temp=.sy.{files}")?;
+        }
         if self.dry_run {
             write!(f, " dry_run=yes")?;
         }
         match self.why {
             Some(why) => write!(f, " why={}", escape::word(why.as_bytes())),
             None => Ok(()),
+        }
+    }
+}
+
+/// The end of a line, where lines before it were not written.
+struct NotLogged(u64);
+
+impl fmt::Display for NotLogged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, " more_not_logged={count}"),
         }
     }
 }
@@ -209,6 +245,7 @@ mod tests {
         };
         log.session(&SessionLine {
             session: SessionId(0x0123),
+            files: Some(SessionId(0xabc)),
             peer: "127.0.0.1:1234",
             module: b"a b\nsy-server: forged",
             totals: &totals,
@@ -223,7 +260,7 @@ mod tests {
             "sy-server: session 0000000000000123 peer=127.0.0.1:1234 \
              module=a\\x20b\\x0asy-server:\\x20forged files=10 deleted=0 literal_bytes=4096 \
              matched_bytes=0 received_bytes=0 sent_bytes=0 errors=0 durability=none exit=10 \
-             ms=1234 why=connection\\x20lost\n"
+             ms=1234 temp=.sy.0000000000000abc why=connection\\x20lost\n"
         );
     }
 
@@ -244,6 +281,27 @@ mod tests {
             log.refused("p", "busy", quiet_again);
         }
         assert_eq!(count(&paper), 2 * LOG_REFUSED_BURST_COUNT + 1);
+    }
+
+    #[test]
+    fn a_server_out_of_descriptors_says_so_and_does_not_fill_its_log() {
+        let (log, paper) = log();
+        let full = io::Error::from(Errno::MFILE);
+        // Refused connections have a patience of their own.
+        log.refused("p", "busy", at(0));
+        for _ in 0..10 * LOG_REFUSED_BURST_COUNT {
+            log.not_accepted(&full, at(0));
+        }
+        let lines = paper.text().lines().count() as u64;
+        assert_eq!(lines, 1 + 2 * LOG_REFUSED_BURST_COUNT);
+        log.not_accepted(&full, at(LOG_REFUSED_PAUSE_SECONDS * 1000));
+        let not_logged = 9 * LOG_REFUSED_BURST_COUNT;
+        assert!(paper.text().ends_with(&format!(
+            "more_not_logged={not_logged}\n  try: raise the limit of open files (LimitNOFILE=)\n"
+        )));
+        let aborted = io::Error::from(Errno::PERM);
+        log.not_accepted(&aborted, at(LOG_REFUSED_PAUSE_SECONDS * 1000 * 1000));
+        assert!(!paper.text().ends_with("(LimitNOFILE=)\n"));
     }
 
     #[test]

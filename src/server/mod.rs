@@ -7,6 +7,7 @@ pub mod log;
 pub mod operator_file;
 pub mod run;
 pub mod stdio;
+pub mod turned_away;
 
 #[cfg(test)]
 mod testing {

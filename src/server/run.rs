@@ -21,10 +21,9 @@ use crate::engine::probe;
 use crate::engine::shard::PortKey;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{DRAIN_SECONDS_MAX, IDLE_SECONDS_MAX, POOL_THREADS};
-use crate::model::id::SessionId;
 use crate::model::module::ModuleTable;
 use crate::model::report::Exit;
-use crate::ops::Disk;
+use crate::ops::{Disk, Errno};
 use crate::session::target::Exports;
 use crate::session::{Session, SessionError, Target};
 use crate::wire::hello::Rights;
@@ -84,17 +83,55 @@ struct Server {
     listeners: Vec<Listener>,
     shards: Vec<ShardHandle>,
     stop: UnixStream,
+    alarm: Arc<Alarm>,
+    connections_max: usize,
     log: Arc<Log>,
+}
+
+/// Rung by a shard that ends before its time.
+///
+/// The server then ends, as at SIGTERM but with an error: the other shards share nothing with the
+/// broken one and may finish what they do. To go on without it would be to serve in a state that
+/// nobody knows, with a part of the machine; whoever watches over the server starts a sound one.
+struct Alarm {
+    is_rung: AtomicBool,
+    /// The other end of what stops the acceptor.
+    stop: UnixStream,
+    log: Arc<Log>,
+}
+
+impl Alarm {
+    /// Runs a shard to its end. One that fails or panics says so in one line and rings.
+    fn watch(&self, number: usize, serve: impl FnOnce() -> Result<(), Errno>) {
+        // Its rings and streams are closed on the way out: its peers know at once.
+        let why = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve)) {
+            Ok(Ok(())) => return,
+            Ok(Err(errno)) => format!("the ring failed: {}", io::Error::from(errno)),
+            Err(_) => "an internal error, as told above".to_owned(),
+        };
+        self.log.say(
+            format_args!("shard {number}: {why}; the server ends"),
+            Some("start it again (Restart=on-failure), and please report it"),
+        );
+        self.is_rung.store(true, Ordering::Relaxed);
+        // Where it is full or closed, the acceptor is stopping already.
+        let _ = io::Write::write(&mut &self.stop, b"!");
+    }
 }
 
 impl Server {
     fn start(config: &ServerConfig, listen: &[Listen], log: &Arc<Log>) -> Result<Self, StartError> {
         // Before anybody can connect: from then on a signal drains.
-        let stop = watch_signals().map_err(|error| StartError {
+        let (stop, ring) = watch_signals().map_err(|error| StartError {
             what: "signals".to_owned(),
             why: error.to_string(),
             exit: Exit::Start,
         })?;
+        let alarm = Arc::new(Alarm {
+            is_rung: AtomicBool::new(false),
+            stop: ring,
+            log: Arc::clone(log),
+        });
         let doors = Arc::new(open_doors(&config.modules)?);
         let listeners = listen.iter().map(|listen| {
             Listener::bind(listen).map_err(|error| StartError {
@@ -106,9 +143,10 @@ impl Server {
         let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards_count = config.shards.map_or(cores, usize::from);
+        let connections_max = connections_max(shards_count, config.max_connections)?;
         let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
         let shards = (0..shards_count)
-            .map(|number| start_shard(number, pool_threads, &doors, log))
+            .map(|number| start_shard(number, pool_threads, &doors, &alarm))
             .collect::<Result<Vec<_>, StartError>>()?;
         for listener in &listeners {
             log.say(
@@ -124,6 +162,8 @@ impl Server {
             listeners,
             shards,
             stop,
+            alarm,
+            connections_max,
             log: Arc::clone(log),
         })
     }
@@ -133,12 +173,18 @@ impl Server {
             listeners,
             shards,
             stop,
+            alarm,
+            connections_max,
             log,
         } = self;
+        let sessions_count =
+            |shard: &ShardHandle| shard.desk.sessions_count.load(Ordering::Relaxed);
         let give = |arrival: Arrival| {
-            let least = shards
-                .iter()
-                .min_by_key(|shard| shard.desk.sessions_count.load(Ordering::Relaxed));
+            if shards.iter().map(sessions_count).sum::<usize>() >= connections_max {
+                log.refused(&arrival.peer, "busy", start::now());
+                return Err(arrival);
+            }
+            let least = shards.iter().min_by_key(|shard| sessions_count(shard));
             let shard = least.expect("there is at least one shard");
             shard.desk.sessions_count.fetch_add(1, Ordering::Relaxed);
             shard
@@ -148,27 +194,42 @@ impl Server {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(arrival);
             shard.waker.wake();
+            Ok(())
         };
-        let complain = |error: &io::Error| {
-            log.say(
-                format_args!("cannot accept: {error}"),
-                Some("raise the limit of open files (LimitNOFILE=)"),
-            );
-        };
-        accept_until(&listeners, stop.as_fd(), give, complain);
+        let complain = |error: &io::Error| log.not_accepted(error, start::now());
+        accept_until(&listeners, stop.as_fd(), connections_max, give, complain);
         drop(listeners);
         log.say(format_args!("shutting down"), None);
         for shard in &shards {
             shard.desk.is_draining.store(true, Ordering::Relaxed);
             shard.waker.wake();
         }
-        let mut exit = Exit::Ok;
         for shard in shards {
-            if shard.thread.join().is_err() {
-                exit = Exit::Start;
-            }
+            // Its own panic it has told by the alarm.
+            let _ = shard.thread.join();
         }
-        exit
+        if alarm.is_rung.load(Ordering::Relaxed) {
+            Exit::Stream
+        } else {
+            Exit::Ok
+        }
+    }
+}
+
+/// What the config says, as far as the rings can carry it, or what this host bears.
+fn connections_max(shards_count: usize, asked: Option<u32>) -> Result<usize, StartError> {
+    let by_rings = start::connections_max(shards_count, None);
+    match asked.map(|count| usize::try_from(count).unwrap_or(usize::MAX)) {
+        None => Ok(start::connections_max(
+            shards_count,
+            start::open_files_max(),
+        )),
+        Some(count) if count <= by_rings => Ok(count),
+        Some(count) => Err(StartError {
+            what: format!("max_connections = {count}"),
+            why: format!("{shards_count} shards carry {by_rings}"),
+            exit: Exit::Usage,
+        }),
     }
 }
 
@@ -208,19 +269,20 @@ pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
     })
 }
 
-/// A stream that becomes readable at SIGTERM or SIGINT.
-fn watch_signals() -> io::Result<UnixStream> {
+/// A stream that becomes readable at SIGTERM or SIGINT, and its other end.
+fn watch_signals() -> io::Result<(UnixStream, UnixStream)> {
     let (stop, signal) = UnixStream::pair()?;
+    let ring = signal.try_clone()?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGINT, signal.try_clone()?)?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, signal)?;
-    Ok(stop)
+    Ok((stop, ring))
 }
 
 fn start_shard(
     number: usize,
     pool_threads: usize,
     doors: &Arc<Doors>,
-    log: &Arc<Log>,
+    alarm: &Arc<Alarm>,
 ) -> Result<ShardHandle, StartError> {
     let failed = |why: String| StartError {
         what: format!("shard {number}"),
@@ -236,21 +298,25 @@ fn start_shard(
     let worker = Worker {
         desk: Arc::clone(&desk),
         doors: Arc::clone(doors),
-        log: Arc::clone(log),
+        log: Arc::clone(&alarm.log),
     };
+    let alarm = Arc::clone(alarm);
     let thread = std::thread::Builder::new()
         .name(format!("sy-shard-{number}"))
         .spawn(move || {
-            // A ring belongs to the thread that makes it.
-            match start::shard(pool_threads) {
-                Ok(mut shard) => {
-                    let _ = tell.send(Ok(shard.ring_mut().waker()));
-                    worker.run(&mut shard);
-                }
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                }
-            }
+            alarm.watch(number, || {
+                // A ring belongs to the thread that makes it.
+                let started = start::shard(pool_threads);
+                let mut shard = match started {
+                    Ok(shard) => shard,
+                    Err(error) => {
+                        let _ = tell.send(Err(error));
+                        return Ok(());
+                    }
+                };
+                let _ = tell.send(Ok(shard.ring_mut().waker()));
+                worker.run(shard)
+            });
         });
     let thread = thread.map_err(|error| failed(error.to_string()))?;
     let waker = told
@@ -272,7 +338,9 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&self, shard: &mut PosixShard) {
+    /// Serves until the server drains and its last session is over.
+    fn run(&self, mut shard: PosixShard) -> Result<(), Errno> {
+        let shard = &mut shard;
         let mut peers: HashMap<PortKey, String> = HashMap::new();
         let mut drain_until = None;
         loop {
@@ -292,13 +360,10 @@ impl Worker {
                     shard.now().plus(Duration::from_secs(DRAIN_SECONDS_MAX))
                 });
                 if self.drain(shard, until) {
-                    return;
+                    return Ok(());
                 }
             }
-            if let Err(errno) = shard.turn(drain_until) {
-                let why = io::Error::from(errno);
-                return self.log.say(format_args!("the ring failed: {why}"), None);
-            }
+            shard.turn(drain_until)?;
             while let Some((key, session, opened)) = shard.next_finished() {
                 self.desk.sessions_count.fetch_sub(1, Ordering::Relaxed);
                 let peer = peers.remove(&key).unwrap_or_default();
@@ -350,7 +415,8 @@ impl Worker {
                 .refused(peer, why.as_deref().unwrap_or("no greeting"), now);
         };
         self.log.session(&SessionLine {
-            session: SessionId(hello.session.0),
+            session: hello.session,
+            files: target.names_files_by(),
             peer,
             module: &hello.module,
             totals: &target.totals(),
@@ -360,5 +426,67 @@ impl Worker {
             why: why.as_deref(),
             elapsed,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that is up, without a listener.
+    fn server() -> (Server, Arc<Mutex<Vec<u8>>>) {
+        struct Paper(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Paper {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let paper = Arc::default();
+        let log = Arc::new(Log::to(Box::new(Paper(Arc::clone(&paper)))));
+        let (stop, ring) = UnixStream::pair().unwrap();
+        let alarm = Arc::new(Alarm {
+            is_rung: AtomicBool::new(false),
+            stop: ring,
+            log: Arc::clone(&log),
+        });
+        let server = Server {
+            listeners: Vec::new(),
+            shards: Vec::new(),
+            stop,
+            alarm,
+            connections_max: 1,
+            log,
+        };
+        (server, paper)
+    }
+
+    #[test]
+    fn a_shard_that_breaks_ends_the_server_with_one_line_and_an_error() {
+        let broken: [fn() -> Result<(), Errno>; 2] =
+            [|| panic!("a test's own"), || Err(Errno::BADF)];
+        for (serve, why) in broken.into_iter().zip(["internal error", "ring failed"]) {
+            let (server, paper) = server();
+            let alarm = Arc::clone(&server.alarm);
+            let shard = std::thread::spawn(move || alarm.watch(3, serve));
+            // Nothing but the alarm ends it.
+            assert_eq!(server.run(), Exit::Stream);
+            shard.join().unwrap();
+            let text = String::from_utf8(paper.lock().unwrap().clone()).unwrap();
+            let told = text.lines().filter(|line| line.contains("shard 3: "));
+            assert_eq!(told.count(), 1, "{text}");
+            assert!(text.contains(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_whose_shards_are_sound_ends_well() {
+        let (server, _) = server();
+        server.alarm.watch(0, || Ok(()));
+        io::Write::write_all(&mut &server.alarm.stop, b"signal").unwrap();
+        assert_eq!(server.run(), Exit::Ok);
     }
 }

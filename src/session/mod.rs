@@ -9,6 +9,8 @@ pub mod port;
 pub mod source;
 pub mod target;
 
+use std::time::Duration;
+
 use crate::job::Work;
 use crate::model::id::FileId;
 use crate::model::report::{Tell, Totals};
@@ -118,6 +120,17 @@ impl<D: Disk> Session<D> {
         match self {
             Self::Source(source) => !source.is_over(),
             Self::Target(target) => target.wants_frame() && !target.is_over(),
+        }
+    }
+
+    /// At a target, the silence that its source bears, once that is known.
+    pub fn patience_of_source(&self) -> Option<Duration> {
+        match self {
+            Self::Source(_) => None,
+            Self::Target(target) => {
+                let seconds = target.hello()?.patience?;
+                Some(Duration::from_secs(seconds.get().into()))
+            }
         }
     }
 

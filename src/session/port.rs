@@ -43,6 +43,7 @@ pub struct Port<D: Disk> {
     has_received: bool,
     /// An op that only drains is in flight.
     is_draining: bool,
+    /// When a byte was last heard to have come, or to have left.
     pub last_received: Moment,
     pub last_sent: Moment,
     /// When the payload under way was asked for, or the draining began.
@@ -72,6 +73,10 @@ pub enum Wish<D: Disk> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Token {
     None,
+    /// Bytes of the peer.
+    Receive,
+    /// Bytes for the peer.
+    Send,
     File(FileId),
 }
 
@@ -111,6 +116,24 @@ impl<D: Disk> Port<D> {
             .into_iter()
             .chain(self.sending_since)
             .min()
+    }
+
+    /// Since when a block of this side's waits without a byte having moved.
+    pub fn stands_since(&self) -> Option<Moment> {
+        let receiving = self
+            .receiving_since
+            .map(|since| since.max(self.last_received));
+        let sending = self.sending_since.map(|since| since.max(self.last_sent));
+        receiving.into_iter().chain(sending).min()
+    }
+
+    /// Some of what is under way has moved; the rest goes on.
+    pub fn moved(&mut self, token: Token, now: Moment) {
+        match token {
+            Token::Receive => self.last_received = now,
+            Token::Send => self.last_sent = now,
+            Token::None | Token::File(_) => {}
+        }
     }
 
     /// Since when the stream is only drained.
@@ -278,7 +301,7 @@ impl<D: Disk> Port<D> {
         if let Link::Stream(stream) = self.link
             && let Some(op) = self.poll_receive(stream, env)
         {
-            return Some(self.op(op, Token::None));
+            return Some(self.op(op, Token::Receive));
         }
         loop {
             let action = match self.waiting.take_if(|_| !self.is_heartbeat) {
@@ -312,7 +335,7 @@ impl<D: Disk> Port<D> {
                                     buf,
                                     range: 0..len,
                                 },
-                                Token::None,
+                                Token::Send,
                             )
                         }
                         Link::Pair => return Some(Wish::Hand(buf)),
@@ -452,7 +475,7 @@ impl<D: Disk> Port<D> {
                 buf,
                 range: 0..len,
             },
-            Token::None,
+            Token::Send,
         ))
     }
 }
@@ -460,6 +483,8 @@ impl<D: Disk> Port<D> {
 fn file_of(token: Token) -> FileId {
     match token {
         Token::File(file) => file,
-        Token::None => unreachable!("reads and writes are of a file"),
+        Token::None | Token::Receive | Token::Send => {
+            unreachable!("reads and writes are of a file")
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::limits::{
     PACKS_MAKING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::Kind;
-use crate::model::id::FileId;
+use crate::model::id::{FileId, SessionId};
 use crate::model::module::ModuleTable;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Exit, Totals, Why};
@@ -228,6 +228,11 @@ impl<D: Disk> Target<D> {
 
     pub fn hello(&self) -> Option<&Hello> {
         self.hello.as_ref()
+    }
+
+    /// The number that its temp files and its marker bear.
+    pub fn names_files_by(&self) -> Option<SessionId> {
+        self.tree.as_ref().map(|tree| tree.session)
     }
 
     pub fn error(&self) -> Option<&SessionError> {

@@ -56,7 +56,6 @@ struct Player<D: Disk> {
     own_mode: u16,
     can_make_devices: bool,
     can_give_away: bool,
-    can_allocate: bool,
 }
 
 /// Descriptors of a kind that a player holds.
@@ -78,7 +77,6 @@ impl<D: Disk> Player<D> {
             files: Vec::new(),
             can_make_devices: false,
             can_give_away: false,
-            can_allocate: false,
         }
     }
 
@@ -269,21 +267,10 @@ impl<D: Disk> Player<D> {
                 let sum = bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
                 format!("read {index} at {offset}: {read:?} {sum}")
             }
-            18 => {
+            18 | 19 => {
                 let bytes = prng.below(20_000);
                 let set = disk.set_size(fd, bytes);
                 format!("set_size {index} {bytes}: {set:?}")
-            }
-            19 => {
-                let bytes = prng.below(4) * 3000;
-                if !self.can_allocate {
-                    return "no space is reserved here".to_owned();
-                }
-                let allocated = disk.allocate(fd, bytes);
-                // Some file systems count it as a change of content and others don't.
-                let set = disk.set_mtime(fd, old_time(prng));
-                let mode_set = disk.set_mode(fd, 0o6755);
-                format!("allocate {index} {bytes}: {allocated:?} {set:?} {mode_set:?}")
             }
             20 => {
                 let mode = *prng.pick(&[0o644, 0o4755, 0o2644, 0o7777]) | self.own_mode;
@@ -381,7 +368,6 @@ fn the_simulated_disk_agrees_with_the_real_one() {
         probe(&mut real);
         sim.can_make_devices = real.can_make_devices;
         sim.can_give_away = real.can_give_away;
-        sim.can_allocate = real.can_allocate;
         let mut story = Vec::new();
         for number in 0..CALLS_COUNT {
             let (wanted, found) = (real.step(), sim.step());
@@ -413,6 +399,5 @@ fn probe(real: &mut Player<PosixDisk>) {
     let _ = PosixDisk.unlink(dir, b"probe");
     let file = PosixDisk.create_file(dir, b"probe", 0o600).unwrap();
     real.can_give_away = PosixDisk.set_owner(&file, 7, 7).is_ok();
-    real.can_allocate = PosixDisk.allocate(&file, 4096).is_ok();
     PosixDisk.unlink(dir, b"probe").unwrap();
 }

@@ -85,6 +85,7 @@ impl SimDisk {
             processes: vec![Process::default(), Process::default()],
             open: BTreeMap::new(),
             next_fd: 3,
+            names_drawn: 0,
             faults: DiskFaults::default(),
             named_faults: Vec::new(),
             hook: None,
@@ -727,36 +728,6 @@ impl Disk for SimDisk {
         Ok(end - start)
     }
 
-    fn allocate(&self, fd: &SimFd, bytes: u64) -> Result<(), Errno> {
-        let (mut host, ino, is_writable) = self.enter_fd(CallKind::Allocate, fd)?;
-        if bytes == 0 {
-            return Err(Errno::INVAL);
-        }
-        if !is_writable {
-            return Err(Errno::BADF);
-        }
-        if !host.options.can_allocate {
-            return Err(Errno::OPNOTSUPP);
-        }
-        let wanted = bytes.checked_next_multiple_of(BLOCK).ok_or(Errno::FBIG)?;
-        let own_bytes = host.inodes.node(ino).charge();
-        let others_bytes = host.inodes.used_bytes() - own_bytes;
-        if wanted > own_bytes && wanted > host.options.capacity_bytes.saturating_sub(others_bytes) {
-            return Err(Errno::NOSPC);
-        }
-        let now = host.wall();
-        let is_root = host.options.identity.is_root;
-        host.inodes.change_content(ino, |node| {
-            node.reserved_bytes = node.reserved_bytes.max(wanted);
-            node.attrs.mtime = now;
-            node.attrs.ctime = now;
-            if !is_root {
-                drop_set_id_bits(&mut node.attrs);
-            }
-        });
-        Ok(())
-    }
-
     fn set_size(&self, fd: &SimFd, bytes: u64) -> Result<(), Errno> {
         let (mut host, ino, is_writable) = self.enter_fd(CallKind::SetSize, fd)?;
         if !is_writable {
@@ -772,7 +743,6 @@ impl Disk for SimDisk {
                 unreachable!("only files are opened for writing");
             };
             Arc::make_mut(content).resize(as_len(bytes), 0);
-            node.reserved_bytes = 0;
             node.is_content_dirty = true;
             node.attrs.mtime = now;
             node.attrs.ctime = now;
@@ -995,6 +965,13 @@ impl Disk for SimDisk {
         locked(&self.host).boot_id
     }
 
+    /// Its own draw: a run goes on as it would have without it.
+    fn random_u64(&self) -> u64 {
+        let mut host = locked(&self.host);
+        host.names_drawn += 1;
+        Prng::new(host.names_drawn).next_u64()
+    }
+
     fn identity(&self) -> Identity {
         locked(&self.host).options.identity
     }
@@ -1107,9 +1084,7 @@ mod tests {
         assert_eq!(disk.write(&file, b"x", 3 * 4096), Err(Errno::NOSPC));
         assert_eq!(disk.write(&file, b"x", 5), Ok(1));
         disk.set_size(&file, 4096).unwrap();
-        assert_eq!(disk.allocate(&file, 4 * 4096), Err(Errno::NOSPC));
-        disk.allocate(&file, 2 * 4096).unwrap();
-        assert_eq!(disk.used_bytes(), 2 * 4096);
+        assert_eq!(disk.used_bytes(), 4096);
         disk.make_dir(&root, b"d", 0o755).unwrap();
         assert_eq!(disk.make_dir(&root, b"e", 0o755), Err(Errno::NOSPC));
         disk.set_capacity(u64::MAX, u64::MAX);

@@ -14,8 +14,6 @@ pub struct DiskOptions {
     /// Lost with the power altogether, as tmpfs.
     pub is_volatile: bool,
     pub has_default_acl: bool,
-    /// Otherwise `allocate` fails with EOPNOTSUPP.
-    pub can_allocate: bool,
     pub identity: Identity,
     /// Seconds by which this host's clock is ahead of the world.
     pub skew_sec: i64,
@@ -33,7 +31,6 @@ impl Default for DiskOptions {
             fds_max: 1 << 20,
             is_volatile: false,
             has_default_acl: false,
-            can_allocate: true,
             identity: Identity {
                 uid: 0,
                 gid: 0,
@@ -75,7 +72,6 @@ pub enum CallKind {
     ReadLink,
     Read,
     Write,
-    Allocate,
     SetSize,
     SyncFile,
     SyncFs,
@@ -111,7 +107,6 @@ impl CallKind {
             self,
             Self::CreateFile
                 | Self::Write
-                | Self::Allocate
                 | Self::MakeDir
                 | Self::MakeSymlink
                 | Self::MakeNode

@@ -32,6 +32,7 @@ pub(super) struct Host {
     pub(super) processes: Vec<Process>,
     pub(super) open: BTreeMap<u64, OpenFile>,
     pub(super) next_fd: u64,
+    pub(super) names_drawn: u64,
     pub(super) faults: DiskFaults,
     /// Calls that fail by the name they are given.
     pub(super) named_faults: Vec<(Vec<u8>, CallKind, Errno)>,

@@ -118,8 +118,6 @@ pub(super) struct Node {
     /// Names that lead here; of a directory 0 or 1.
     pub(super) links: u32,
     pub(super) open_count: u32,
-    /// Bytes promised by `allocate`.
-    pub(super) reserved_bytes: u64,
     /// Where `..` leads; of directories only.
     pub(super) parent: Ino,
     /// Content that the next sync has to bring out. A failed sync clears it too: the kernel marks
@@ -138,9 +136,7 @@ impl Node {
     /// Bytes it takes on the device.
     pub(super) fn charge(&self) -> u64 {
         match &self.body {
-            Body::File(content) => (content.len() as u64)
-                .next_multiple_of(BLOCK)
-                .max(self.reserved_bytes),
+            Body::File(content) => (content.len() as u64).next_multiple_of(BLOCK),
             Body::Dir(_) | Body::Symlink(_) | Body::Special { .. } => 0,
         }
     }
@@ -214,7 +210,6 @@ impl Inodes {
             body: Body::Dir(Names::new(salt.next_u64())),
             links: 1,
             open_count: 0,
-            reserved_bytes: 0,
             parent: ROOT,
             is_content_dirty: false,
         };
@@ -279,7 +274,6 @@ impl Inodes {
             body,
             links: 0,
             open_count: 0,
-            reserved_bytes: 0,
             parent: dir,
             is_content_dirty: true,
         };
@@ -462,7 +456,6 @@ impl Inodes {
                 body: stable.body.clone(),
                 links: 1,
                 open_count: 0,
-                reserved_bytes: 0,
                 parent,
                 is_content_dirty: false,
             };

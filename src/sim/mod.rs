@@ -37,7 +37,10 @@ pub mod ring;
 pub mod scenario;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod silence;
 pub mod tree;
+mod user;
 pub mod world;
 
 pub use clock::SimClock;

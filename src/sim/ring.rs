@@ -343,6 +343,9 @@ impl<J: Job<SimDisk>> Ring<SimDisk, J> for SimRing<J> {
         self.clock.now()
     }
 
+    /// Here every byte that moves is told at once.
+    fn nudge(&mut self, _: StreamId) {}
+
     fn shut(&mut self, stream: StreamId) {
         let now = self.clock.now();
         self.world.borrow_mut().net.shut(stream, now);

@@ -3,14 +3,14 @@
 //! then in the calm, in which it has to succeed.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::SimDisk;
 use super::fault::Crash;
-use super::host::joined;
 use super::net::NetOptions;
 use super::oracle::{self, Expected, Facts, History, Safety, Wanted};
 use super::prng::Prng;
@@ -18,7 +18,8 @@ use super::ring::{RingWeather, SimRing, SimWorld};
 use super::scenario::{
     ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, Stall, TARGET, Weather,
 };
-use super::tree::{Content, Entry, Tree};
+use super::tree::{Entry, Tree};
+use super::user::{User, locked};
 use crate::client::sources;
 use crate::engine::shard::{PortKey, Shard};
 use crate::job::Work;
@@ -433,17 +434,9 @@ impl World {
         let histories = [&self.source_history, &self.target_history];
         for which in [SOURCE, TARGET] {
             if per_mille[which] > 0 {
-                users.push((
-                    which,
-                    User {
-                        prng: self.prng.fork(),
-                        root: names[which],
-                        per_mille: per_mille[which],
-                        changes_left: self.prng.below(12),
-                        history: Arc::clone(histories[which]),
-                        rewritten: BTreeSet::new(),
-                    },
-                ));
+                let prng = self.prng.fork();
+                let user = User::new(prng, names[which], per_mille[which], histories[which]);
+                users.push((which, user));
             }
         }
         if self.scenario.is_pair {
@@ -513,6 +506,7 @@ impl World {
         let hello = Hello {
             session: SessionId(self.prng.next_u64()),
             policy,
+            patience: NonZeroU32::new(60),
             boot_id: disk.boot_id(),
             module,
             dest: components.map(<[u8]>::to_vec).collect(),
@@ -802,99 +796,5 @@ fn all_good(what: &str, lines: Vec<String>) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{what}:\n  {}", lines.join("\n  ")))
-    }
-}
-
-fn locked(history: &Mutex<History>) -> std::sync::MutexGuard<'_, History> {
-    history.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Somebody who works in a tree while it is pushed.
-struct User {
-    prng: Prng,
-    root: &'static [u8],
-    per_mille: u32,
-    changes_left: u64,
-    history: Arc<Mutex<History>>,
-    /// Files that were changed in place: once each, because a second change within a tick of the
-    /// clock can't be seen.
-    rewritten: BTreeSet<Vec<u8>>,
-}
-
-impl User {
-    fn act(&mut self, disk: &SimDisk) {
-        if self.changes_left == 0 || !self.prng.chance(self.per_mille) {
-            return;
-        }
-        self.changes_left -= 1;
-        let Ok(tree) = disk.snapshot(self.root) else {
-            return;
-        };
-        let is_theirs = |path: &&Vec<u8>| !path.is_empty() && !oracle::is_ours(path);
-        let paths: Vec<Vec<u8>> = tree.entries.keys().filter(is_theirs).cloned().collect();
-        if paths.is_empty() {
-            return;
-        }
-        let mut path = self.prng.pick(&paths).clone();
-        // What the command line names stays: its loss is another story than a change below it.
-        if self.root == SOURCE_ROOT && !path.contains(&b'/') {
-            return;
-        }
-        let entry = &tree.entries[&path];
-        let mut bytes = vec![0; usize::try_from(self.prng.skewed(9000) - 1).expect("small")];
-        self.prng.fill(&mut bytes);
-        let mut made = Entry::file(0o640, &bytes);
-        made.meta.mtime.sec -= i64::try_from(self.prng.below(1 << 30)).expect("2^30");
-        made.meta.mtime.nsec = 1 + u32::try_from(self.prng.below(999_999_998)).expect("below 1e9");
-        let full = |path: &[u8]| joined(self.root, path);
-        // The path may lead through what has just gone; then nothing happens.
-        let content = match &entry.content {
-            Content::Bytes(content) => Some(Vec::clone(content)),
-            Content::None | Content::Target(_) | Content::Device(_) => None,
-        };
-        let choice = self.prng.below(8);
-        let done = match (choice, content) {
-            (0..=2, Some(mut content)) if self.rewritten.insert(path.clone()) => {
-                match choice {
-                    0 => content.extend_from_slice(&bytes[..bytes.len().min(700)]),
-                    1 => content.truncate(content.len() / 2),
-                    _ => content.iter_mut().for_each(|byte| *byte ^= 0x55),
-                }
-                disk.overwrite(&full(&path), &content)
-            }
-            (3, _) => disk.remove(&full(&path)),
-            (4, _) => disk.put(&full(&path), &made),
-            (5, _) => {
-                let mut link = Entry::symlink(b"/outside/d");
-                link.meta.mtime = made.meta.mtime;
-                disk.put(&full(&path), &link)
-            }
-            (6, _) => {
-                made.content = Content::None;
-                made.meta.kind = Kind::Dir;
-                disk.put(&full(&path), &made)
-            }
-            _ => {
-                path.extend_from_slice(b"+");
-                if path
-                    .rsplit(|byte| *byte == b'/')
-                    .next()
-                    .is_some_and(|name| name.len() > 255)
-                {
-                    return;
-                }
-                disk.put(&full(&path), &made)
-            }
-        };
-        if done.is_err() {
-            return;
-        }
-        let mut history = locked(&self.history);
-        if let Ok(tree) = disk.snapshot(&full(&path)) {
-            for (below, entry) in &tree.entries {
-                history.note_entry(&joined(&path, below), entry);
-            }
-        }
-        history.touched.insert(path);
     }
 }

@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
             what: "file type",
             value: u64::from(st_mode),
         })?;
-        let (uid, gid) = (self.id("user id")?, self.id("group id")?);
+        let (uid, gid) = self.owners()?;
         Ok(Meta {
             kind,
             mode: st_mode & 0o7777,
@@ -132,6 +132,10 @@ impl<'a> Reader<'a> {
             gid,
             mtime: self.mtime()?,
         })
+    }
+
+    pub fn owners(&mut self) -> Result<(u32, u32), WireError> {
+        Ok((self.id("user id")?, self.id("group id")?))
     }
 
     /// An owner; the all-ones value would mean "leave it" to chown.

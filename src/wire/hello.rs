@@ -1,5 +1,7 @@
 //! HELLO, WELCOME and REFUSED: how a session begins, or does not.
 
+use std::num::NonZeroU32;
+
 use super::VERSION;
 use super::cursor::{Reader, Writer};
 use super::error::WireError;
@@ -19,14 +21,16 @@ pub const MAGIC: [u8; 8] = *b"sy-push\n";
 ///  | magic    | version | session | stream index | features | flags | delete max | durability | ...
 ///  | 8 bytes  | u16     | u64     | u16 0        | u64 0    | u32   | u64        | u8         |
 ///
-///  41         57
-///  | boot id  | module     | components | DEST
-///  | 16 bytes | text ≤ 255 | u16 ≤ 4096 | a name each
+///  41         45         61
+///  | patience | boot id  | module     | components | DEST
+///  | u32      | 16 bytes | text ≤ 255 | u16 ≤ 4096 | a name each
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
     pub session: SessionId,
     pub policy: Policy,
+    /// Seconds of the target's silence after which the source gives up; `None`: never.
+    pub patience: Option<NonZeroU32>,
     /// Identifies the source's host and boot, to notice a tree pushed into itself.
     pub boot_id: [u8; 16],
     /// The exported name; empty: the session's own file system, where it has its user's rights.
@@ -71,6 +75,7 @@ impl Hello {
         );
         writer.u64(self.policy.delete_max.unwrap_or(0));
         writer.u8(encode_durability(self.policy.durability));
+        writer.u32(self.patience.map_or(0, NonZeroU32::get));
         writer.bytes(&self.boot_id);
         writer.text(&self.module, MODULE_NAME_BYTES_MAX);
         writer.u16(u16::try_from(self.dest.len()).expect("bounded by the client's plan"));
@@ -114,6 +119,7 @@ impl Hello {
         let is = |bit: u32| flags & bit != 0;
         let delete_max = reader.u64()?;
         let durability = decode_durability(reader.u8()?)?;
+        let patience = NonZeroU32::new(reader.u32()?);
         let boot_id = reader.id16()?;
         let module = reader.text(MODULE_NAME_BYTES_MAX)?.to_vec();
         if is(FLAG_DEST_IS_RELATIVE) && !module.is_empty() {
@@ -146,6 +152,7 @@ impl Hello {
         Ok(Self {
             session,
             policy,
+            patience,
             boot_id,
             module,
             dest,

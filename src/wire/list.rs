@@ -84,14 +84,18 @@ impl Status {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
         let code = reader.u8()?;
-        let errno = i32::from(reader.u16()?);
+        let errno = reader.u16()?;
         match (code, errno) {
             (0, 0) => Ok(Self::Absent),
             (1, 0) => Ok(Self::Part),
             (2, 0) => Ok(Self::Complete),
             (3, 0) => Ok(Self::Incomplete),
-            (4, 1..4096) => Ok(Self::Failed(Errno::from_raw_os_error(errno))),
-            _ => Err(WireError::Forbidden {
+            (4, 1..4096) => Ok(Self::Failed(Errno::from_raw_os_error(errno.into()))),
+            (0..=4, _) => Err(WireError::Forbidden {
+                what: "errno of a LISTING",
+                value: u64::from(errno),
+            }),
+            (5.., _) => Err(WireError::Forbidden {
                 what: "LISTING status",
                 value: u64::from(code),
             }),
@@ -258,7 +262,7 @@ impl<'a> ListingReader<'a> {
             what: "nanoseconds",
             value: u64::from(nsec),
         })?;
-        let (uid, gid) = (self.reader.u32()?, self.reader.u32()?);
+        let (uid, gid) = self.reader.owners()?;
         Ok(Some(Entry {
             name: Name::new(&self.name[..self.name_len])?,
             meta: Meta {
@@ -341,6 +345,42 @@ mod tests {
             })
         );
         assert_eq!(reader.section().unwrap(), None);
+    }
+
+    #[test]
+    fn an_errno_belongs_to_a_failure_and_to_nothing_else() {
+        let section = |code: u8, errno: u16| {
+            let mut payload = [0; 11];
+            payload[4] = code;
+            payload[5..7].copy_from_slice(&errno.to_le_bytes());
+            ListingReader::new(&payload).section().map(drop)
+        };
+        for code in 0..4 {
+            section(code, 0).unwrap();
+            section(code, 13).unwrap_err();
+        }
+        section(4, 4095).unwrap();
+        for (code, errno) in [(4, 0), (4, 4096), (5, 0), (5, 13)] {
+            section(code, errno).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_owner_that_is_no_number_of_anybody_ends_the_session() {
+        let nobody = u32::MAX;
+        for (uid, gid) in [(nobody, 0), (0, nobody)] {
+            let mut payload = [0; 400];
+            let mut writer = Writer::new(&mut payload);
+            let mut section = SectionWriter::begin(&mut writer, DirId(1)).unwrap();
+            let mut owned = entry(b"a");
+            (owned.meta.uid, owned.meta.gid) = (uid, gid);
+            assert!(section.push(&owned));
+            section.end(Status::Complete);
+            let len = writer.at();
+            let mut reader = ListingReader::new(&payload[..len]);
+            reader.section().unwrap();
+            reader.entry().unwrap_err();
+        }
     }
 
     #[test]

@@ -125,12 +125,13 @@
 //! |---|---|---|
 //! | magic | 8 bytes | `sy-push\n`, in every version |
 //! | version | `u16` | 1; what follows is this version's |
-//! | session | `u64` | random, any value; names the session in logs and in the target's temp files, so no two at a time may have the same |
+//! | session | `u64` | random, any value; names the session in logs. The target's temp files bear a number of its own |
 //! | stream index | `u16` | 0: a session has one stream |
 //! | features | `u64` | bits of what the source knows beyond this page; 0. Unknown bits change nothing |
 //! | flags | `u32` | below; unknown bits are an error |
 //! | delete max | `u64` | counts where flag 2 is set; otherwise any value |
 //! | durability | `u8` | 0 none, 1 session, 2 file |
+//! | patience | `u32` | seconds of the target's silence that the source bears; 0: any |
 //! | boot id | `id16` | this boot of the source's host, see [WELCOME](#welcome) |
 //! | module | `text` ≤ 255 | an exported name; empty: section 5 |
 //! | components | `u16` ≤ 4096 | how many follow |
@@ -194,7 +195,7 @@
 //! | 6 | protocol | the source made an error, or the target did | 12 |
 //! | 7 | timeout | the source was silent | 30 |
 //! | 8 | shutting down | the server ends | 5 |
-//! | 9 | busy | no more sessions are taken (no server sends it yet) | 5 |
+//! | 9 | busy | the server has as many connections as it takes; comes before HELLO is read | 5 |
 //!
 //! # 5 DEST
 //!
@@ -223,9 +224,10 @@
 //! # 6 Directories
 //!
 //! A directory has a number, `u32`, chosen by the source. 0 is ROOT and is there from the start.
-//! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a source never
-//! uses a number twice (a target need not notice if it does). Numbers may jump; those of large files
-//! are counted apart. Every object is (directory, one name); paths do not travel forwards.
+//! Others are **declared** by a LIST request or by MKDIR, **retired** by CLOSE, and a number is used
+//! once in a session. A source counts: in which order it declares is free, and numbers may jump, but
+//! those used so far are at most 262,144 unbroken ranges. Those of large files are counted apart.
+//! Every object is (directory, one name); paths do not travel forwards.
 //!
 //! A directory is closed after those declared in it, ROOT last; anything else is an error. Nothing
 //! is declared in a closed one.
@@ -360,7 +362,7 @@
 //! that same kind.
 //!
 //! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
-//! the source, not in use, and never used again. At most 256 are begun and not ended.
+//! the source, used once and counted up like a directory's. At most 256 are begun and not ended.
 //!
 //! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
 //! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
@@ -518,16 +520,19 @@
 //!
 //! # 12 Silence
 //!
-//! After the greeting a side that sent nothing for 15 s, or for a quarter of its own patience if
-//! that is less, sends an empty frame `0x70`. None is sent while a frame is on its way out.
-//! There is no limit to a session that lives by this alone.
+//! After the greeting a side that sent nothing for 15 s, or for a quarter of its patience if that
+//! is less, sends an empty frame `0x70`. None is sent while a frame is on its way out. From HELLO on
+//! a target's patience is the source's, where that is less than its own 60 s. There is no limit to a
+//! session that lives by this alone.
 //!
 //! | who waits | for | how long | then |
 //! |---|---|---|---|
 //! | client | the connection | 20 s | exit 35 |
 //! | target on a stream | HELLO in full, and DEST opened, from the accept on | 10 s | REFUSED 7 |
-//! | target on a stream | a whole head or a whole payload, while it takes frames | 60 s | REFUSED 7 |
-//! | source on a stream | a whole head or a whole payload | `--timeout`, 60 s | closes; exit 30 |
+//! | target on a stream | a byte, while it takes frames | its patience | REFUSED 7 |
+//! | target on a stream | the source to read a byte of a frame on its way out | 60 s | REFUSED 7 |
+//! | target on a stream | the rest of a frame, while others need its memory | 5 s | REFUSED 7 |
+//! | source on a stream | a byte | `--timeout`, 60 s | closes; exit 30 |
 //! | source behind a remote shell | WELCOME | `--timeout`, 300 s | closes; exit 30 |
 //!
 //! # 13 Endings
@@ -564,6 +569,7 @@
 //! | path in a NOTICE | 8192 bytes | [`report::NOTICE_PATH_BYTES_MAX`] |
 //! | directories declared and not closed | 262,144 | [`DIRS_DECLARED_MAX`] |
 //! | large files begun and not ended | 256 | [`INCOMING_FILES_MAX`] |
+//! | ranges of numbers used, of directories and of files | 262,144 | [`USED_RANGES_MAX`] |
 //!
 //! # 15 Reserved: signatures and tokens
 //!
@@ -615,6 +621,7 @@
 //! [`DEST_COMPONENTS_MAX`]: crate::limits::DEST_COMPONENTS_MAX
 //! [`PEER_TEXT_BYTES_MAX`]: crate::limits::PEER_TEXT_BYTES_MAX
 //! [`INCOMING_FILES_MAX`]: crate::limits::INCOMING_FILES_MAX
+//! [`USED_RANGES_MAX`]: crate::limits::USED_RANGES_MAX
 //! [`LISTS_WAITING_MAX`]: crate::limits::LISTS_WAITING_MAX
 //! [`NOTICES_WAITING_MAX`]: crate::limits::NOTICES_WAITING_MAX
 //! [`DIRS_DECLARED_MAX`]: crate::limits::DIRS_DECLARED_MAX

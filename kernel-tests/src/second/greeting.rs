@@ -41,6 +41,8 @@ pub(super) fn hello(aim: &Aim, wishes: &Wishes, single_file: bool) -> Vec<u8> {
     frame.put(&flags.to_le_bytes());
     frame.put(&wishes.delete_max.unwrap_or(0).to_le_bytes());
     frame.put(&[wishes.durability]);
+    let patience = u32::try_from(wishes.patience.as_secs()).unwrap_or(0); // 0 is for ever
+    frame.put(&patience.to_le_bytes());
     frame.put(&boot_id());
     frame.put_text(aim.module.as_bytes());
     frame.put(&components.to_le_bytes());

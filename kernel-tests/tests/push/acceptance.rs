@@ -189,17 +189,6 @@ fn each_durability_brings_the_same_tree(scene) {
 }
 }
 
-on_routes! { embedded, tcp, ssh;
-fn each_engine_brings_the_same_tree(scene) {
-    plant_hands(&scene.src());
-    for engine in ["auto", "uring"] {
-        plant::dir(scene.dst());
-        plant::remove(scene.dst());
-        scene.assert_pushes(&[format!("--engine={engine}")]);
-    }
-}
-}
-
 on_routes! { embedded, tcp, unix, ssh;
 fn the_summary_counts_what_happened(scene) {
     plant::file(scene.src().join("one"), content::noise(1, 1000));

@@ -27,7 +27,7 @@ fn nonsense_is_exit_1_and_named() {
     for (options, word) in [
         (&["--nonsense"][..], "--nonsense"),
         (&["-Q"], "-Q"),
-        (&["--engine=steam"], "steam"),
+        (&["--engine=uring"], "--engine"),
         (&["--durability=eternal"], "eternal"),
         (&["--max-delete=many"], "many"),
         (&["--max-delete=-5"], "-5"),
@@ -124,7 +124,6 @@ fn help_and_version_are_said_and_are_no_error() {
         "--stats",
         "--progress",
         "--json",
-        "--engine",
         "--durability",
         "--allow-empty-source",
         "--timeout",

@@ -1,5 +1,6 @@
 //! Several pushes at once.
 
+use kernel_tests::evil::{self, Evil, Hello, Last, ROOT, meta};
 use kernel_tests::invariant::assert_between;
 use kernel_tests::scene::slash;
 use kernel_tests::{Chance, Need, Running, Scene, Tree, content, guard, on_routes, plant, require};
@@ -124,5 +125,35 @@ fn many_pushes_to_many_places_all_succeed(scene) {
         let there = Tree::read(scene.export().join(format!("to-{number}")));
         expected.assert_equals(&there, "one of many");
     }
+}
+}
+
+on_routes! { tcp;
+fn two_live_sessions_of_one_number_do_not_meet(scene) {
+    require!(Need::Sy);
+    let port = scene.server().port();
+    let begun = |name: &[u8]| {
+        let mut evil = Evil::connect(port);
+        evil.send(&Hello { session: 7, ..Hello::to("m", "dst") }.frame());
+        evil.send(&evil::pack(&[evil::op_begin(ROOT, name, 1, meta(evil::FILE), 4)]));
+        evil
+    };
+    let finish = |mut evil: Evil, content: &[u8]| {
+        evil.send(&evil::data(1, 0, content));
+        evil.send(&evil::end(1, 0, evil::file_digest(&[(0, content)])));
+        evil.send(&evil::done());
+        assert_eq!(evil.last(), Last::Report(0, 1, 0));
+    };
+    let first = begun(b"first");
+    guard::wait_until("the first session's temp file", || {
+        !Tree::read(scene.export()).litter().is_empty()
+    });
+    finish(begun(b"second"), b"2222");
+    finish(first, b"1111");
+    for (name, content) in [("first", "1111"), ("second", "2222")] {
+        let there = std::fs::read_to_string(scene.dst().join(name));
+        assert_eq!(there.expect("it arrived"), content);
+    }
+    scene.assert_no_litter();
 }
 }

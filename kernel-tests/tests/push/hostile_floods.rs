@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kernel_tests::evil::{self, Evil, Hello, Last, ROOT, meta};
 use kernel_tests::scene::slash;
-use kernel_tests::{Need, Scene, content, guard, on_routes, plant, require};
+use kernel_tests::{Need, Scene, Server, content, guard, on_routes, plant, require};
 
 const MODULE: &str = "m";
 const MIB: u64 = 1024 * 1024;
@@ -288,6 +288,43 @@ fn peers_that_stay_after_a_refusal_do_not_starve_a_push(scene) {
     assert_is_calm(scene);
     drop(stalled);
 }
+}
+
+on_routes! { tcp, unix;
+fn a_server_with_enough_connections_says_so_and_takes_more_when_some_end(scene) {
+    require!(Need::Sy);
+    let server = Server::new(scene.path()).option("--max-connections=2");
+    scene.serve(server);
+    plant::file(scene.src().join("file"), "text");
+    let mut idle = Vec::new();
+    // The look that found the server started may count until it is seen to be over.
+    guard::wait_until("two connections to be taken", || {
+        idle.push(greeted_or_refused(scene.server().port()));
+        idle.retain(|taken| taken.is_some());
+        idle.len() == 2
+    });
+    for greeting in [&b""[..], &Hello::to(MODULE, "dst").frame()] {
+        let mut evil = evil(scene);
+        evil.send(greeting);
+        assert_eq!(evil.last(), Last::Refused(evil::BUSY, "it takes 2 at once".to_owned()));
+    }
+    let push = scene.push_to("dst").from(slash(scene.src())).run();
+    push.exits(5).complains(&["too many", "2 at once", "later"]);
+    assert!(!scene.dst().join("file").exists());
+    assert!(scene.server().log().contains("why=busy"), "{}", scene.server().log());
+    drop(idle);
+    guard::wait_until("a push to succeed again", || {
+        scene.push_to("dst").from(slash(scene.src())).run().code == Some(0)
+    });
+}
+}
+
+/// A session that a server took, or `None` where it has no room for more.
+fn greeted_or_refused(port: u16) -> Option<Evil> {
+    let mut evil = Evil::connect(port);
+    evil.send(&Hello::to(MODULE, "other").frame());
+    let first = evil.next_frame().expect("an answer");
+    (first.kind == evil::WELCOME).then_some(evil)
 }
 
 fn shards() -> usize {

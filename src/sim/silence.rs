@@ -1,0 +1,271 @@
+//! What silence is: a server's shard and peers made by hand, over minutes of simulated time.
+
+use std::cell::RefCell;
+use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disk::SimDisk;
+use super::fault::DiskOptions;
+use super::net::{Moved, NetOptions};
+use super::ring::{RingWeather, SimRing, SimWorld};
+use super::tree::Tree;
+use crate::engine::shard::Shard;
+use crate::job::Work;
+use crate::limits::{BLOCK_BYTES, FRAME_HEAD_BYTES, IDLE_SECONDS_MAX};
+use crate::model::id::SessionId;
+use crate::model::policy::{Durability, Policy};
+use crate::ops::BlockPool;
+use crate::ops::op::StreamId;
+use crate::session::target::OwnRights;
+use crate::session::{Session, Target};
+use crate::wire::cursor::Writer;
+use crate::wire::hello::{Hello, Refusal, Refused};
+use crate::wire::{FrameKind, Head, seal};
+
+struct Server {
+    world: Rc<RefCell<SimWorld>>,
+    shard: Shard<SimDisk, SimRing<Work<SimDisk>>>,
+}
+
+/// The other end of a session's stream.
+struct Peer {
+    stream: StreamId,
+    heard: Vec<u8>,
+}
+
+fn net(capacity_bytes: usize) -> NetOptions {
+    NetOptions {
+        capacity_bytes,
+        segment_bytes_max: 64 * 1024,
+        delay_ns_max: 1000,
+        short_per_mille: 0,
+        reset_after_bytes: [None, None],
+    }
+}
+
+impl Server {
+    fn new(blocks_count: usize) -> Self {
+        let world = SimWorld::new(1);
+        let disk = SimDisk::new(DiskOptions::default(), world.borrow().clock.clone(), 1);
+        disk.plant(b"/t", &Tree::empty()).unwrap();
+        let ring = SimRing::new(&world, disk, RingWeather::calm());
+        let block = || &mut *Box::leak(vec![0; BLOCK_BYTES].into_boxed_slice());
+        let blocks = BlockPool::new((0..blocks_count).map(|_| block()).collect());
+        let shard = Shard::new(ring, blocks);
+        Self { world, shard }
+    }
+
+    /// A session whose HELLO has come.
+    fn greeted(&mut self, net: &NetOptions) -> Peer {
+        self.greeted_by(net, &hello(0))
+    }
+
+    fn greeted_by(&mut self, net: &NetOptions, hello: &[u8]) -> Peer {
+        let (theirs, ours) = self.world.borrow_mut().connect(net);
+        let target = Target::new(
+            Arc::new(OwnRights {
+                is_root: true,
+                home: Vec::new(),
+            }),
+            false,
+        );
+        let patience = Some(Duration::from_secs(IDLE_SECONDS_MAX));
+        let session = Session::Target(Box::new(target));
+        self.shard.open(session, ours, patience);
+        let mut peer = Peer {
+            stream: theirs,
+            heard: Vec::new(),
+        };
+        self.say(&peer, hello);
+        self.wait(10);
+        self.hear(&mut peer, 1);
+        peer
+    }
+
+    fn say(&mut self, peer: &Peer, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let now = self.shard.now();
+            let sent = self.world.borrow_mut().net.send(peer.stream, bytes, now);
+            match sent {
+                Moved::Bytes(len) => bytes = &bytes[len..],
+                Moved::NotNow => self.wait(1),
+                Moved::Failed(errno) => panic!("{errno}"),
+            }
+        }
+    }
+
+    /// Reads so many bytes at most.
+    fn hear(&mut self, peer: &mut Peer, most: usize) {
+        let (now, mut into) = (self.shard.now(), vec![0; most]);
+        let net = &mut self.world.borrow_mut().net;
+        if let Moved::Bytes(len) = net.recv(peer.stream, &mut into, now) {
+            peer.heard.extend_from_slice(&into[..len]);
+        }
+    }
+
+    /// Lets time pass.
+    fn wait(&mut self, milliseconds: u64) {
+        let clock = self.world.borrow().clock.clone();
+        let until = clock.now().plus(Duration::from_millis(milliseconds));
+        loop {
+            loop {
+                self.shard.turn(None).unwrap();
+                let due = self.shard.ring_mut().next_due();
+                if self.shard.is_quiet() && due.is_none_or(|due| due > clock.now()) {
+                    break;
+                }
+            }
+            while self.shard.next_finished().is_some() {}
+            match self.shard.ring_mut().next_due() {
+                Some(due) if due < until => clock.advance_to(due),
+                Some(_) | None => return clock.advance_to(until),
+            }
+        }
+    }
+
+    /// Waits and reads what came.
+    fn last_word(&mut self, peer: &mut Peer, milliseconds: u64) -> Option<(Refusal, String)> {
+        self.wait(milliseconds);
+        self.hear(peer, 1 << 20);
+        let (kind, payload) = frames(&peer.heard).pop()?;
+        let refused = (kind == FrameKind::Refused).then(|| Refused::decode(&payload).unwrap());
+        refused.map(|it| (it.refusal, String::from_utf8(it.text).unwrap()))
+    }
+}
+
+fn frames(mut heard: &[u8]) -> Vec<(FrameKind, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let Some((head, rest)) = heard.split_first_chunk() {
+        let head = Head::decode(head).unwrap();
+        let (payload, rest) = rest.split_at(head.payload_bytes);
+        frames.push((head.kind, payload.to_vec()));
+        heard = rest;
+    }
+    frames
+}
+
+fn frame(kind: FrameKind, fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+    let mut frame = vec![0; BLOCK_BYTES];
+    let mut writer = Writer::new(&mut frame[FRAME_HEAD_BYTES..]);
+    fill(&mut writer);
+    let payload_bytes = writer.at();
+    let len = seal(&mut frame, kind, payload_bytes);
+    frame.truncate(len);
+    frame
+}
+
+fn hello(seconds: u32) -> Vec<u8> {
+    let patience = NonZeroU32::new(seconds);
+    let hello = Hello {
+        session: SessionId(7),
+        policy: Policy {
+            dry_run: false,
+            delete: false,
+            delete_max: None,
+            tell_deletes: false,
+            allow_empty_source: false,
+            durability: Durability::None,
+            numeric_ids: true,
+        },
+        patience,
+        boot_id: [0; 16],
+        module: Vec::new(),
+        dest: vec![b"t".to_vec()],
+        dest_is_dir: true,
+        dest_is_relative: false,
+        single_file: false,
+    };
+    frame(FrameKind::Hello, |writer| hello.encode(writer))
+}
+
+/// The head of a PACK, whose payload is another matter.
+fn announced() -> Vec<u8> {
+    let mut pack = frame(FrameKind::Pack, |writer| writer.bytes(&[0; 200_000]));
+    pack.truncate(FRAME_HEAD_BYTES);
+    pack
+}
+
+const SECOND: u64 = 1000;
+
+#[test]
+fn a_payload_of_which_a_byte_comes_now_and_then_is_no_silence() {
+    // One block for it and one to answer with, so the session could be hungry for its own.
+    let mut server = Server::new(2);
+    let mut peer = server.greeted(&net(1 << 20));
+    server.say(&peer, &announced());
+    for _ in 0..30 {
+        assert_eq!(server.last_word(&mut peer, 20 * SECOND), None);
+        server.say(&peer, b"x");
+    }
+    assert_eq!(server.last_word(&mut peer, 59 * SECOND), None);
+    let (refusal, text) = server.last_word(&mut peer, 5 * SECOND).unwrap();
+    assert_eq!(refusal, Refusal::Timeout);
+    assert!(text.contains("for 60 s"), "{text}");
+}
+
+#[test]
+fn a_frame_of_which_a_byte_is_read_now_and_then_is_no_silence() {
+    let mut server = Server::new(4);
+    let mut peer = server.greeted(&net(32));
+    let alive = frame(FrameKind::Ignorable, |_| {});
+    while peer.heard.len() < 60 {
+        server.wait(20 * SECOND);
+        server.say(&peer, &alive);
+        server.hear(&mut peer, 1);
+    }
+    for _ in 0..4 {
+        server.wait(SECOND);
+        server.hear(&mut peer, 1000);
+    }
+    let kinds: Vec<_> = frames(&peer.heard).iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds[0], FrameKind::Welcome);
+    assert!(!kinds.contains(&FrameKind::Refused), "{kinds:?}");
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_keep_a_block_from_others() {
+    let mut server = Server::new(3);
+    let options = net(1 << 20);
+    let mut slow = server.greeted(&options);
+    let second = server.greeted(&options);
+    let mut third = server.greeted(&options);
+    for peer in [&slow, &second, &third] {
+        server.say(peer, &announced());
+        server.wait(10);
+    }
+    let mut last = None;
+    for _ in 0..7 {
+        server.say(&third, b"x");
+        last = last.or(server.last_word(&mut slow, SECOND));
+        if last.is_none() {
+            server.say(&slow, b"x");
+        }
+    }
+    let (refusal, text) = last.unwrap();
+    assert_eq!(refusal, Refusal::Timeout);
+    assert!(text.contains("for 5 s"), "{text}");
+    assert_eq!(server.last_word(&mut third, SECOND), None);
+}
+
+#[test]
+fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
+    let mut server = Server::new(4);
+    let options = net(1 << 20);
+    let alive = frame(FrameKind::Ignorable, |_| {});
+    for (patience, most) in [(1, 1), (6, 6), (0, 60), (1000, 60)] {
+        let mut peer = server.greeted_by(&options, &hello(patience));
+        let shorter = most * SECOND - SECOND / 4;
+        // As long as it lives itself, something comes within its patience.
+        for _ in 0..5 {
+            let heard = peer.heard.len();
+            assert_eq!(server.last_word(&mut peer, shorter), None);
+            assert!(peer.heard.len() > heard, "{patience}");
+            server.say(&peer, &alive);
+        }
+        let (refusal, text) = server.last_word(&mut peer, (most + 2) * SECOND).unwrap();
+        assert_eq!(refusal, Refusal::Timeout);
+        assert!(text.contains(&format!("for {most} s")), "{text}");
+    }
+}
