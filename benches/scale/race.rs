@@ -2,6 +2,8 @@
 //! round the subject and its peers in turns.
 
 use std::fs;
+use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::child;
@@ -52,6 +54,16 @@ struct Contender {
     daemon: Option<Daemon>,
 }
 
+impl Contender {
+    /// `target` and `path` are the same place, below the module and in full.
+    fn dest<'a>(&self, target: &'a str, path: &'a Path) -> Dest<'a> {
+        match &self.daemon {
+            Some(daemon) => Dest::Server(daemon.address, target),
+            None => Dest::Local(path),
+        }
+    }
+}
+
 impl<'a> Race<'a> {
     pub fn new(options: &Streaming, ground: &'a Ground, stop: &'a Stop) -> Self {
         Self {
@@ -67,7 +79,7 @@ impl<'a> Race<'a> {
         let target = self.ground.target();
         self.ground.clear(&target)?;
         fs::create_dir(&target).doing(|| target.display().to_string())?;
-        let source = match self.source(&row.shape)? {
+        let source = match self.source(&row.shape, row.scene.copies())? {
             Ok(source) => source,
             Err(lack) => return Ok(Outcome::Skipped(lack)),
         };
@@ -77,6 +89,7 @@ impl<'a> Race<'a> {
                 self.first_pushes(row, &mut contenders, source)?
             }
             Scene::NothingChanged => self.nothing_changed(row, &mut contenders, source)?,
+            Scene::Crowd(clients) => self.crowds(row, &mut contenders, source, clients)?,
         };
         let goals = match self.ground.is_tmpfs() {
             true => row.goals.clone(),
@@ -94,14 +107,14 @@ impl<'a> Race<'a> {
         }))
     }
 
-    /// The row's tree, made unless the row before had it, or what is lacking for it and one copy.
-    fn source(&mut self, shape: &Shape) -> Result<std::result::Result<Count, String>> {
+    /// The row's tree, made unless the row before had it, or what is lacking for it and its copies.
+    fn source(&mut self, shape: &Shape, copies: u64) -> Result<std::result::Result<Count, String>> {
         let copies = match self.source {
-            Some((there, _)) if there == *shape => 1,
+            Some((there, _)) if there == *shape => copies,
             _ => {
                 self.source = None;
                 self.ground.clear(&self.ground.source())?;
-                2
+                1 + copies
             }
         };
         if let Some(lack) = self
@@ -207,6 +220,102 @@ impl<'a> Race<'a> {
         Ok(runs)
     }
 
+    fn crowds(
+        &self,
+        row: &Row,
+        contenders: &mut [Contender],
+        source: Count,
+        clients: u32,
+    ) -> Result<Vec<Run>> {
+        let mut runs = Vec::new();
+        for round in self.rounds_with_warm_up() {
+            for (index, contender) in contenders.iter_mut().enumerate() {
+                let parent = self.ground.target().join(&contender.name);
+                fs::create_dir(&parent).doing(|| parent.display().to_string())?;
+                let targets: Vec<String> = (0..clients)
+                    .map(|client| format!("{}/{client:03}", contender.name))
+                    .collect();
+                runs.push(self.run_crowd(contender, index, round, &targets, row.scene)?);
+                if round.is_none() {
+                    for target in &targets {
+                        self.check(row, contender, target, source)?;
+                    }
+                }
+                self.ground.clear(&parent)?;
+            }
+        }
+        Ok(runs)
+    }
+
+    fn run_crowd(
+        &self,
+        contender: &mut Contender,
+        index: usize,
+        round: Option<u32>,
+        targets: &[String],
+        scene: Scene,
+    ) -> Result<Run> {
+        let mut commands = Vec::new();
+        for (client, target) in targets.iter().enumerate() {
+            let path = self.ground.target().join(target);
+            let dest = contender.dest(target, &path);
+            let mut command =
+                tool::client(contender.tool, &self.ground.source(), &dest, Talk::Nothing);
+            let name = format!("{}-{client:03}", contender.name);
+            tool::say_into(&mut command, self.ground, &name, "client")?;
+            commands.push(command);
+        }
+        self.ground.settle(self.stop)?;
+        if let Some(daemon) = &mut contender.daemon {
+            daemon.before_run()?;
+        }
+        let machine = procfs::machine_cpu()?;
+        let ended = child::run_all(&mut commands, RUN_MAX, self.stop)?;
+        let machine = procfs::machine_cpu()?.saturating_sub(machine);
+        if let Some((client, status)) = ended.failed {
+            let name = format!("{}-{client:03}", contender.name);
+            return Err(self.ended_badly(contender, &name, status));
+        }
+        let server = match &mut contender.daemon {
+            Some(daemon) => Some(daemon.after_run(self.stop)?),
+            None => None,
+        };
+        let run = Run {
+            round,
+            contender: index,
+            scene: scene.name(),
+            elapsed: ended.elapsed,
+            slowest: Some(ended.slowest),
+            client: ended.usage,
+            server,
+            others_cpu: machine
+                .saturating_sub(ended.usage.cpu)
+                .saturating_sub(server.unwrap_or_default().cpu),
+            summary: None,
+        };
+        self.tell(contender, &run);
+        Ok(run)
+    }
+
+    fn ended_badly(&self, contender: &Contender, name: &str, status: ExitStatus) -> Failure {
+        Failure::Tool(format!(
+            "{name} ended with {status}{}{}",
+            tool::said(self.ground, name, "client"),
+            tool::said(self.ground, &contender.name, "server"),
+        ))
+    }
+
+    fn tell(&self, contender: &Contender, run: &Run) {
+        let place = run.round.map_or("warm-up".into(), |round| {
+            format!("round {round} of {}", self.rounds)
+        });
+        let time = table::value(Measure::Elapsed, run.elapsed.as_secs_f64());
+        table::say(&format!(
+            "{place}: {} {}: {time}",
+            contender.name, run.scene
+        ));
+    }
+
     fn rounds_with_warm_up(&self) -> impl Iterator<Item = Option<u32>> {
         [None].into_iter().chain((1..=self.rounds).map(Some))
     }
@@ -221,10 +330,7 @@ impl<'a> Race<'a> {
         scene: Scene,
     ) -> Result<(Run, Summary)> {
         let path = self.ground.target().join(target);
-        let dest = match &contender.daemon {
-            Some(daemon) => Dest::Server(daemon.address, target),
-            None => Dest::Local(&path),
-        };
+        let dest = contender.dest(target, &path);
         let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk);
         tool::say_into(&mut command, self.ground, &contender.name, "client")?;
         let first = (scene == Scene::FirstFile).then(|| FirstFile::under(&path));
@@ -243,12 +349,7 @@ impl<'a> Race<'a> {
         )?;
         let machine = procfs::machine_cpu()?.saturating_sub(machine);
         if let Some(status) = ended.status.filter(|status| !status.success()) {
-            return Err(Failure::Tool(format!(
-                "{} ended with {status}{}{}",
-                contender.name,
-                tool::said(self.ground, &contender.name, "client"),
-                tool::said(self.ground, &contender.name, "server"),
-            )));
+            return Err(self.ended_badly(contender, &contender.name, status));
         }
         let server = match &mut contender.daemon {
             Some(daemon) => Some(daemon.after_run(self.stop)?),
@@ -263,6 +364,7 @@ impl<'a> Race<'a> {
             contender: index,
             scene: scene.name(),
             elapsed: ended.elapsed,
+            slowest: None,
             client: ended.usage,
             server,
             others_cpu: machine
@@ -270,14 +372,7 @@ impl<'a> Race<'a> {
                 .saturating_sub(server.unwrap_or_default().cpu),
             summary: summary.line.clone(),
         };
-        let place = round.map_or("warm-up".into(), |round| {
-            format!("round {round} of {}", self.rounds)
-        });
-        let time = table::value(Measure::Elapsed, run.elapsed.as_secs_f64());
-        table::say(&format!(
-            "{place}: {} {}: {time}",
-            contender.name, run.scene
-        ));
+        self.tell(contender, &run);
         Ok((run, summary))
     }
 

@@ -29,6 +29,8 @@ pub enum Scene {
     NothingChanged,
     /// As the first push, stopped when the first file is there.
     FirstFile,
+    /// So many first pushes of the tree at once, each into a target of its own.
+    Crowd(u32),
 }
 
 impl Scene {
@@ -37,6 +39,15 @@ impl Scene {
             Self::FirstPush => "first push",
             Self::NothingChanged => "nothing changed",
             Self::FirstFile => "first file",
+            Self::Crowd(_) => "first pushes at once",
+        }
+    }
+
+    /// Of the tree, on the target.
+    pub fn copies(self) -> u64 {
+        match self {
+            Self::FirstPush | Self::NothingChanged | Self::FirstFile => 1,
+            Self::Crowd(clients) => clients.into(),
         }
     }
 }
@@ -75,6 +86,8 @@ pub enum Scale {
     Absolute,
 }
 
+/// Clients of a crowd that only shows that it runs.
+const QUICK_CROWD: u32 = 8;
 const MIB: f64 = 1024.0 * 1024.0;
 
 fn ratio(measure: Measure, reach: f64, record: f64) -> Goal {
@@ -195,6 +208,17 @@ fn all() -> Vec<Row> {
             first_push(0.70, 0.50),
         ),
         tcp(
+            "crowd",
+            "64 times 1,000 files of 4 KiB in 10 directories",
+            tree::FEW,
+            Scene::Crowd(64),
+            vec![
+                ratio(Measure::Elapsed, 0.50, 0.30),
+                ratio(Measure::Slowest, 0.60, 0.30),
+                ratio(Measure::Cpu, 0.8, 0.5),
+            ],
+        ),
+        tcp(
             "many-same",
             "1,000,000 files of 150-250 B in 5,000 directories",
             tree::MANY,
@@ -240,6 +264,9 @@ pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
     if options.quick {
         for row in &mut rows {
             row.shape = row.shape.quick();
+            if let Scene::Crowd(clients) = &mut row.scene {
+                *clients = (*clients).min(QUICK_CROWD);
+            }
         }
     }
     Ok(rows)

@@ -157,6 +157,8 @@ fn on_scale(goal: &Goal, number: f64) -> String {
 fn measures(scene: Scene) -> &'static [Measure] {
     match scene {
         Scene::FirstFile => &[Measure::Elapsed],
+        // Nobody looks at so many processes while they are timed.
+        Scene::Crowd(_) => &[Measure::Elapsed, Measure::Slowest, Measure::Cpu],
         Scene::FirstPush | Scene::NothingChanged => &[
             Measure::Elapsed,
             Measure::Cpu,
@@ -169,15 +171,17 @@ fn measures(scene: Scene) -> &'static [Measure] {
 }
 
 fn is_compared(measure: Measure) -> bool {
-    matches!(measure, Measure::Elapsed | Measure::Cpu)
+    matches!(measure, Measure::Elapsed | Measure::Slowest | Measure::Cpu)
 }
 
 /// A number with its unit, in three digits or so.
 pub fn value(measure: Measure, number: f64) -> String {
     match measure {
-        Measure::Elapsed | Measure::Cpu if number < 0.1 => format!("{:.1} ms", number * 1e3),
-        Measure::Elapsed | Measure::Cpu if number < 10.0 => format!("{number:.3} s"),
-        Measure::Elapsed | Measure::Cpu => format!("{number:.1} s"),
+        Measure::Elapsed | Measure::Slowest | Measure::Cpu => match number {
+            ..0.1 => format!("{:.1} ms", number * 1e3),
+            ..10.0 => format!("{number:.3} s"),
+            _ => format!("{number:.1} s"),
+        },
         Measure::Voluntary | Measure::Involuntary => format!("{number:.0}"),
         Measure::ClientPeak | Measure::ServerPeak => format!("{:.1} MiB", number / MIB),
     }

@@ -120,14 +120,16 @@ pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> R
     Ok(command)
 }
 
-/// Root's daemon would else become nobody; a name look-up would only be added to rsync's time.
+/// Root's daemon would else become nobody; a name look-up would only be added to rsync's time,
+/// and of a crowd all but five would wait a second for their second SYN.
 fn rsync_config(ground: &Ground) -> String {
     let user = match geteuid().is_root() {
         true => format!("uid = {}\ngid = {}\n", geteuid(), getegid()),
         false => String::new(),
     };
     format!(
-        "{user}use chroot = no\nnumeric ids = yes\nreverse lookup = no\nlog file = {log}\n\
+        "{user}use chroot = no\nnumeric ids = yes\nreverse lookup = no\nlisten backlog = 128\n\
+         log file = {log}\n\
          [m]\npath = {path}\nread only = no\n",
         log = ground.said().join("rsyncd.log").display(),
         path = ground.target().display(),

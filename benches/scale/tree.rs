@@ -66,6 +66,16 @@ pub const FOUR: Shape = Shape {
     ..BIG
 };
 
+/// A push of it is mostly its beginning and its end.
+pub const FEW: Shape = Shape {
+    name: "few",
+    files: 1_000,
+    dirs: 10,
+    size_min: 4 << 10,
+    size_max: 4 << 10,
+    nested: false,
+};
+
 /// What a walk finds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Count {
