@@ -18,6 +18,8 @@ pub struct Run {
     pub elapsed: Duration,
     /// Of a crowd: what its slowest client took, from that one's own start.
     pub slowest: Option<Duration>,
+    /// Where the server was put far away.
+    pub round_trip: Option<Duration>,
     pub client: Usage,
     pub server: Option<Usage>,
     /// CPU time of everybody else on the machine meanwhile, the bench's own looks included.
@@ -30,6 +32,7 @@ pub struct Run {
 pub enum Measure {
     Elapsed,
     Slowest,
+    RoundTrips,
     Cpu,
     Voluntary,
     Involuntary,
@@ -42,6 +45,7 @@ impl Measure {
         match self {
             Self::Elapsed => "time",
             Self::Slowest => "time, slowest",
+            Self::RoundTrips => "time, round trips",
             Self::Cpu => "CPU, both ends",
             Self::Voluntary => "voluntary switches",
             Self::Involuntary => "involuntary switches",
@@ -56,6 +60,9 @@ impl Measure {
         match self {
             Self::Elapsed => Some(run.elapsed.as_secs_f64()),
             Self::Slowest => run.slowest.map(|slowest| slowest.as_secs_f64()),
+            Self::RoundTrips => run
+                .round_trip
+                .map(|round_trip| run.elapsed.as_secs_f64() / round_trip.as_secs_f64()),
             Self::Cpu => Some((run.client.cpu + server.cpu).as_secs_f64()),
             Self::Voluntary => Some((run.client.voluntary + server.voluntary) as f64),
             Self::Involuntary => Some((run.client.involuntary + server.involuntary) as f64),

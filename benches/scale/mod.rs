@@ -1,13 +1,14 @@
 //! The bench's rooms, and its way from the command line to the table.
 //!
 //! `options` says what to measure, `row` what there is, `race` runs one row round by round in a
-//! `ground` that holds the `tree`s; `tool` knows the command lines, `child` and `daemon` the
-//! processes, `procfs` what the kernel says of them. `allocations` counts in this very process. `figures` makes numbers of runs, `table` shows
-//! them, `record` keeps them.
+//! `ground` that holds the `tree`s. `tool` knows the command lines, `child` and `daemon` the processes,
+//! `ssh` and `distance` the ways between them, `procfs` what the kernel says of them. `allocations` counts in this very process. `figures`
+//! makes numbers of runs, `table` shows them, `record` keeps them.
 
 mod allocations;
 mod child;
 mod daemon;
+mod distance;
 mod failure;
 mod figures;
 mod first_file;
@@ -17,6 +18,7 @@ mod procfs;
 mod race;
 mod record;
 mod row;
+mod ssh;
 mod stop;
 mod table;
 mod tool;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::child;
 use super::daemon::Daemon;
+use super::distance::Distance;
 use super::failure::{Doing, Failure, Result};
 use super::figures::{Measure, Run};
 use super::first_file::FirstFile;
@@ -51,15 +52,25 @@ pub struct Race<'a> {
 struct Contender {
     tool: Tool,
     name: String,
+    /// Before the daemon, where there is one.
+    distance: Option<Distance>,
     daemon: Option<Daemon>,
 }
 
 impl Contender {
+    fn round_trip(&self) -> Option<Duration> {
+        self.distance.as_ref().map(|distance| distance.round_trip)
+    }
+
     /// `target` and `path` are the same place, below the module and in full.
-    fn dest<'a>(&self, target: &'a str, path: &'a Path) -> Dest<'a> {
-        match &self.daemon {
-            Some(daemon) => Dest::Server(daemon.address, target),
-            None => Dest::Local(path),
+    fn dest<'a>(&'a self, target: &'a str, path: &'a Path) -> Dest<'a> {
+        match (&self.daemon, &self.distance) {
+            (_, Some(distance)) => Dest::Server(distance.address, target),
+            (Some(daemon), None) => match &daemon.ssh {
+                Some(ssh) => Dest::Shell(ssh, path),
+                None => Dest::Server(daemon.address, target),
+            },
+            (None, None) => Dest::Local(path),
         }
     }
 }
@@ -76,6 +87,9 @@ impl<'a> Race<'a> {
     }
 
     pub fn run(&mut self, row: &Row) -> Result<Outcome> {
+        if let Some(lack) = row.way.lacks() {
+            return Ok(Outcome::Skipped(lack));
+        }
         let target = self.ground.target();
         self.ground.clear(&target)?;
         fs::create_dir(&target).doing(|| target.display().to_string())?;
@@ -145,10 +159,20 @@ impl<'a> Race<'a> {
                 _ => format!("{}-{}", tool.name(), index + 1),
             };
             let daemon = match row.way {
-                Way::Tcp => Some(Daemon::start(tool, &name, self.ground, self.stop)?),
+                Way::Tcp | Way::Far(_) => Some(Daemon::of(tool, &name, self.ground, self.stop)?),
+                Way::Ssh => Some(Daemon::sshd(&name, self.ground, self.stop)?),
                 Way::Local => None,
             };
-            contenders.push(Contender { tool, name, daemon });
+            let distance = match (row.way.round_trip(), &daemon) {
+                (Some(round_trip), Some(daemon)) => Some(Distance::to(daemon.address, round_trip)?),
+                _ => None,
+            };
+            contenders.push(Contender {
+                tool,
+                name,
+                distance,
+                daemon,
+            });
         }
         Ok(contenders)
     }
@@ -260,7 +284,7 @@ impl<'a> Race<'a> {
             let path = self.ground.target().join(target);
             let dest = contender.dest(target, &path);
             let mut command =
-                tool::client(contender.tool, &self.ground.source(), &dest, Talk::Nothing);
+                tool::client(contender.tool, &self.ground.source(), &dest, Talk::Nothing)?;
             let name = format!("{}-{client:03}", contender.name);
             tool::say_into(&mut command, self.ground, &name, "client")?;
             commands.push(command);
@@ -286,6 +310,7 @@ impl<'a> Race<'a> {
             scene: scene.name(),
             elapsed: ended.elapsed,
             slowest: Some(ended.slowest),
+            round_trip: contender.round_trip(),
             client: ended.usage,
             server,
             others_cpu: machine
@@ -331,7 +356,7 @@ impl<'a> Race<'a> {
     ) -> Result<(Run, Summary)> {
         let path = self.ground.target().join(target);
         let dest = contender.dest(target, &path);
-        let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk);
+        let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk)?;
         tool::say_into(&mut command, self.ground, &contender.name, "client")?;
         let first = (scene == Scene::FirstFile).then(|| FirstFile::under(&path));
 
@@ -365,6 +390,7 @@ impl<'a> Race<'a> {
             scene: scene.name(),
             elapsed: ended.elapsed,
             slowest: None,
+            round_trip: contender.round_trip(),
             client: ended.usage,
             server,
             others_cpu: machine

@@ -1,8 +1,11 @@
 //! What there is to measure, and which figure each row is to reach.
 
+use std::time::Duration;
+
 use super::failure::{Failure, Result};
 use super::figures::Measure;
 use super::options::Streaming;
+use super::ssh;
 use super::tool::Tool;
 use super::tree::{self, Shape};
 
@@ -56,6 +59,10 @@ impl Scene {
 pub enum Way {
     /// To a resident server over loopback.
     Tcp,
+    /// The same through a proxy that makes a round trip take this long.
+    Far(Duration),
+    /// To what an sshd starts.
+    Ssh,
     /// Without a server of its own.
     Local,
 }
@@ -64,7 +71,24 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
+            Self::Far(_) => "TCP from far away",
+            Self::Ssh => "ssh",
             Self::Local => "local",
+        }
+    }
+
+    pub fn round_trip(self) -> Option<Duration> {
+        match self {
+            Self::Far(round_trip) => Some(round_trip),
+            Self::Tcp | Self::Ssh | Self::Local => None,
+        }
+    }
+
+    /// What this machine can't, if there is something.
+    pub fn lacks(self) -> Option<String> {
+        match self {
+            Self::Ssh => ssh::lacks(),
+            Self::Tcp | Self::Far(_) | Self::Local => None,
         }
     }
 }
@@ -149,6 +173,10 @@ fn all() -> Vec<Row> {
         goals,
         disk_goals: Vec::new(),
     };
+    let shell = |name, what, shape, scene, goals| Row {
+        way: Way::Ssh,
+        ..tcp(name, what, shape, scene, goals)
+    };
     let embedded = |name, what, shape, goals| Row {
         way: Way::Local,
         peers: &[Tool::Rsync, Tool::Cp],
@@ -171,6 +199,20 @@ fn all() -> Vec<Row> {
             tree::SMALL,
             Scene::NothingChanged,
             nothing_changed(0.55, 0.35),
+        ),
+        shell(
+            "small-ssh",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::FirstPush,
+            first_push(0.65, 0.50),
+        ),
+        shell(
+            "small-same-ssh",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::NothingChanged,
+            Vec::new(),
         ),
         embedded(
             "embedded-small",
@@ -199,6 +241,13 @@ fn all() -> Vec<Row> {
             Scene::FirstPush,
             first_push(0.70, 0.50),
         ),
+        shell(
+            "big-ssh",
+            "one file of 1 GiB",
+            tree::BIG,
+            Scene::FirstPush,
+            Vec::new(),
+        ),
         embedded("embedded-big", "one file of 1 GiB", tree::BIG, local(0.35)),
         tcp(
             "four",
@@ -207,6 +256,31 @@ fn all() -> Vec<Row> {
             Scene::FirstPush,
             first_push(0.70, 0.50),
         ),
+        Row {
+            way: Way::Far(Duration::from_millis(100)),
+            ..tcp(
+                "big-rtt",
+                "one file of 256 MiB, round trips of 100 ms",
+                tree::QUARTER,
+                Scene::FirstPush,
+                first_push(1.0, 0.8),
+            )
+        },
+        Row {
+            way: Way::Far(Duration::from_millis(200)),
+            ..tcp(
+                "rtt",
+                "1,000 files of 4 KiB in 10 directories, round trips of 200 ms",
+                tree::FEW,
+                Scene::FirstPush,
+                vec![Goal {
+                    measure: Measure::RoundTrips,
+                    scale: Scale::Absolute,
+                    reach: Some(4.0),
+                    record: Some(3.0),
+                }],
+            )
+        },
         tcp(
             "crowd",
             "64 times 1,000 files of 4 KiB in 10 directories",

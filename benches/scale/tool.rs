@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::child;
 use super::failure::{Doing, Failure, Result};
 use super::ground::Ground;
+use super::ssh::Ssh;
 use super::stop::Stop;
 
 const VERSION_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +38,7 @@ pub enum Talk {
 /// Where a client pushes to.
 pub enum Dest<'a> {
     Server(SocketAddr, &'a str),
+    Shell(&'a Ssh, &'a Path),
     Local(&'a Path),
 }
 
@@ -51,7 +53,7 @@ impl Tool {
 }
 
 /// The command line of a client that pushes the contents of `source`.
-pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Command {
+pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<Command> {
     let mut command;
     match tool {
         Tool::Sy => {
@@ -73,6 +75,14 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Command
             command.arg("-a");
         }
     }
+    if let Dest::Shell(ssh, _) = dest {
+        command.args(["-e", &ssh.rsh]);
+        match tool {
+            Tool::Sy => command.args(["--sy-path", env!("CARGO_BIN_EXE_sy-server")]),
+            Tool::Rsync => command.arg("--rsync-path").arg(&ssh.rsync),
+            Tool::Cp => return Err(Failure::Unfit("cp knows no ssh".into())),
+        };
+    }
     // To cp a trailing slash means nothing: it makes the target, which does not exist, a copy.
     command.arg(match tool {
         Tool::Cp => source.into(),
@@ -81,10 +91,15 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Command
     command.arg(match (tool, dest) {
         (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/m/{path}").into(),
         (_, Dest::Server(address, path)) => format!("rsync://{address}/m/{path}/").into(),
+        (_, Dest::Shell(_, path)) => {
+            let mut dest = OsString::from("127.0.0.1:");
+            dest.push(with_slash(path));
+            dest
+        }
         (Tool::Cp, Dest::Local(path)) => path.into(),
         (_, Dest::Local(path)) => with_slash(path),
     });
-    command
+    Ok(command)
 }
 
 /// The command line of a server whose module `m` is the ground's target.
@@ -116,7 +131,6 @@ pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> R
         }
         Tool::Cp => return Err(Failure::Unfit("cp has no server".into())),
     }
-    say_into(&mut command, ground, name, "server")?;
     Ok(command)
 }
 

@@ -66,6 +66,12 @@ pub const FOUR: Shape = Shape {
     ..BIG
 };
 
+pub const QUARTER: Shape = Shape {
+    name: "quarter",
+    size_min: 256 << 20,
+    size_max: 256 << 20,
+    ..BIG
+};
 /// A push of it is mostly its beginning and its end.
 pub const FEW: Shape = Shape {
     name: "few",
