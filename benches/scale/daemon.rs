@@ -1,4 +1,4 @@
-//! One server on a loopback port, resident for a whole row: `sy-server`, rsync's daemon, or an sshd that
+//! One server on a loopback port, resident for a whole row: `sy-server`, rsync's daemon, the floor, or an sshd that
 //! starts what a client's remote shell asks for.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

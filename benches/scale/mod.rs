@@ -2,7 +2,8 @@
 //!
 //! `options` says what to measure, `row` what there is, `race` runs one row round by round in a
 //! `ground` that holds the `tree`s. `tool` knows the command lines, `child` and `daemon` the processes,
-//! `ssh` and `distance` the ways between them, `procfs` what the kernel says of them. `allocations` counts in this very process. `figures`
+//! `ssh` and `distance` the ways between them, `procfs` what the kernel says of them; `floor` and
+//! `naive` are the peers that are written here. `allocations` counts in this very process. `figures`
 //! makes numbers of runs, `table` shows them, `record` keeps them.
 
 mod allocations;
@@ -12,7 +13,9 @@ mod distance;
 mod failure;
 mod figures;
 mod first_file;
+mod floor;
 mod ground;
+mod naive;
 mod options;
 mod procfs;
 mod race;
@@ -38,6 +41,9 @@ pub fn main() -> ExitCode {
     let ended = match options::read() {
         Some(Mode::Streaming(options)) => streaming(&options),
         Some(Mode::Allocations(options)) => count_allocations(&options.dir),
+        Some(Mode::FloorServe(options)) => floor::serve(&options),
+        Some(Mode::FloorPush(options)) => floor::push(&options),
+        Some(Mode::NaiveCopy(options)) => naive::copy(&options),
         None => return ExitCode::SUCCESS,
     };
     match ended {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::tool::Tool;
+use super::{floor, naive};
 
 #[derive(Parser)]
 #[command(
     name = "scale_bench",
-    about = "Races sy push against rsync and cp",
+    about = "Races sy push against rsync, cp and what can be written by hand",
     disable_help_subcommand = true
 )]
 struct Line {
@@ -26,6 +27,12 @@ pub enum Mode {
     Streaming(Streaming),
     /// Heap allocations per file, at the end of the table, too
     Allocations(Allocations),
+    #[command(hide = true)]
+    FloorServe(floor::Serve),
+    #[command(hide = true)]
+    FloorPush(floor::Push),
+    #[command(hide = true)]
+    NaiveCopy(naive::Options),
 }
 
 #[derive(Args)]

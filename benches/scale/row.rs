@@ -137,6 +137,15 @@ fn nothing_changed(reach: f64, record: f64) -> Vec<Goal> {
     ]
 }
 
+/// Against rsync's daemon, and against what can be written by hand.
+fn large() -> Vec<Goal> {
+    let floor = Goal {
+        scale: Scale::Of(Tool::Floor),
+        ..ratio(Measure::Elapsed, 1.15, 1.00)
+    };
+    [first_push(0.70, 0.50), vec![floor]].concat()
+}
+
 fn peak(reach_mib: f64, record_mib: f64) -> Vec<Goal> {
     [Measure::ClientPeak, Measure::ServerPeak]
         .map(|measure| Goal {
@@ -179,7 +188,7 @@ fn all() -> Vec<Row> {
     };
     let embedded = |name, what, shape, goals| Row {
         way: Way::Local,
-        peers: &[Tool::Rsync, Tool::Cp],
+        peers: &[Tool::Rsync, Tool::Cp, Tool::Naive],
         ..tcp(name, what, shape, Scene::FirstPush, goals)
     };
     vec![
@@ -234,13 +243,16 @@ fn all() -> Vec<Row> {
             Scene::NothingChanged,
             nothing_changed(0.65, 0.45),
         ),
-        tcp(
-            "big",
-            "one file of 1 GiB",
-            tree::BIG,
-            Scene::FirstPush,
-            first_push(0.70, 0.50),
-        ),
+        Row {
+            peers: &[Tool::Rsync, Tool::Floor],
+            ..tcp(
+                "big",
+                "one file of 1 GiB",
+                tree::BIG,
+                Scene::FirstPush,
+                large(),
+            )
+        },
         shell(
             "big-ssh",
             "one file of 1 GiB",
@@ -249,13 +261,16 @@ fn all() -> Vec<Row> {
             Vec::new(),
         ),
         embedded("embedded-big", "one file of 1 GiB", tree::BIG, local(0.35)),
-        tcp(
-            "four",
-            "4 files of 1 GiB",
-            tree::FOUR,
-            Scene::FirstPush,
-            first_push(0.70, 0.50),
-        ),
+        Row {
+            peers: &[Tool::Rsync, Tool::Floor],
+            ..tcp(
+                "four",
+                "4 files of 1 GiB",
+                tree::FOUR,
+                Scene::FirstPush,
+                large(),
+            )
+        },
         Row {
             way: Way::Far(Duration::from_millis(100)),
             ..tcp(

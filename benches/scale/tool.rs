@@ -24,6 +24,12 @@ pub enum Tool {
     Rsync,
     #[value(skip)]
     Cp,
+    /// Written by hand, see `floor`.
+    #[value(skip)]
+    Floor,
+    /// On tokio-uring, see `naive`.
+    #[value(skip)]
+    Naive,
 }
 
 /// What a client is asked to say beside doing its work.
@@ -48,6 +54,8 @@ impl Tool {
             Self::Sy => "sy",
             Self::Rsync => "rsync",
             Self::Cp => "cp",
+            Self::Floor => "floor",
+            Self::Naive => "tokio-uring",
         }
     }
 }
@@ -74,21 +82,31 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
             command = Command::new("cp");
             command.arg("-a");
         }
+        Tool::Floor => {
+            command = myself("floor-push")?;
+            if let Dest::Server(address, _) = dest {
+                command.arg(address.to_string());
+            }
+        }
+        Tool::Naive => command = myself("naive-copy")?,
     }
     if let Dest::Shell(ssh, _) = dest {
         command.args(["-e", &ssh.rsh]);
         match tool {
             Tool::Sy => command.args(["--sy-path", env!("CARGO_BIN_EXE_sy-server")]),
             Tool::Rsync => command.arg("--rsync-path").arg(&ssh.rsync),
-            Tool::Cp => return Err(Failure::Unfit("cp knows no ssh".into())),
+            Tool::Cp | Tool::Floor | Tool::Naive => {
+                return Err(Failure::Unfit(format!("{} knows no ssh", tool.name())));
+            }
         };
     }
     // To cp a trailing slash means nothing: it makes the target, which does not exist, a copy.
     command.arg(match tool {
-        Tool::Cp => source.into(),
+        Tool::Cp | Tool::Floor | Tool::Naive => source.into(),
         Tool::Sy | Tool::Rsync => with_slash(source),
     });
     command.arg(match (tool, dest) {
+        (Tool::Floor, Dest::Server(_, path)) => path.into(),
         (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/m/{path}").into(),
         (_, Dest::Server(address, path)) => format!("rsync://{address}/m/{path}/").into(),
         (_, Dest::Shell(_, path)) => {
@@ -96,7 +114,7 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
             dest.push(with_slash(path));
             dest
         }
-        (Tool::Cp, Dest::Local(path)) => path.into(),
+        (Tool::Cp | Tool::Naive, Dest::Local(path)) => path.into(),
         (_, Dest::Local(path)) => with_slash(path),
     });
     Ok(command)
@@ -129,7 +147,13 @@ pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> R
                 .args(["--port", &address.port().to_string(), "--config"])
                 .arg(config);
         }
-        Tool::Cp => return Err(Failure::Unfit("cp has no server".into())),
+        Tool::Floor => {
+            command = myself("floor-serve")?;
+            command.arg(address.to_string()).arg(ground.target());
+        }
+        Tool::Cp | Tool::Naive => {
+            return Err(Failure::Unfit(format!("{} has no server", tool.name())));
+        }
     }
     Ok(command)
 }
@@ -209,7 +233,7 @@ pub fn summary(tool: Tool, ground: &Ground, name: &str) -> Result<Summary> {
                 .and_then(|count| count.replace(',', "").parse().ok()),
             line: None,
         }),
-        Tool::Cp => Ok(Summary::default()),
+        Tool::Cp | Tool::Floor | Tool::Naive => Ok(Summary::default()),
     }
 }
 
@@ -219,7 +243,7 @@ pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
     for tool in [Tool::Sy, Tool::Rsync, Tool::Cp] {
         let mut command = Command::new(match tool {
             Tool::Sy => env!("CARGO_BIN_EXE_sy"),
-            Tool::Rsync | Tool::Cp => tool.name(),
+            Tool::Rsync | Tool::Cp | Tool::Floor | Tool::Naive => tool.name(),
         });
         say_into(command.arg("--version"), ground, tool.name(), "version")?;
         child::run(&mut command, None, None, VERSION_MAX, stop)?;
@@ -230,7 +254,22 @@ pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
             words.lines().next().unwrap_or("unknown").trim().into(),
         ));
     }
+    versions.push((
+        Tool::Floor,
+        "read and send, receive and write, in this bench".into(),
+    ));
+    versions.push((
+        Tool::Naive,
+        "tokio-uring 0.5, a task per file, in this bench".into(),
+    ));
     Ok(versions)
+}
+
+/// This binary in another of its modes.
+fn myself(mode: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().doing(|| "finding this binary".into())?);
+    command.arg(mode);
+    Ok(command)
 }
 
 fn with_slash(path: &Path) -> OsString {
