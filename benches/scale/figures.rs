@@ -126,7 +126,8 @@ impl Ratio {
         })
     }
 
-    fn worse(&self) -> f64 {
+    /// What a target is held against.
+    pub fn worse(&self) -> f64 {
         self.of_medians.max(self.of_pairs)
     }
 }

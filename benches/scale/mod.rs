@@ -4,7 +4,7 @@
 //! `ground` that holds the `tree`s. `tool` knows the command lines, `child` and `daemon` the processes,
 //! `ssh` and `distance` the ways between them, `procfs` what the kernel says of them; `floor` and
 //! `naive` are the peers that are written here. `allocations` counts in this very process. `figures`
-//! makes numbers of runs, `table` shows them, `record` keeps them.
+//! makes numbers of runs, `table` shows them, `record` keeps them, `plot` draws them.
 
 mod allocations;
 mod child;
@@ -17,6 +17,7 @@ mod floor;
 mod ground;
 mod naive;
 mod options;
+mod plot;
 mod procfs;
 mod race;
 mod record;
@@ -34,6 +35,7 @@ use std::time::SystemTime;
 use failure::{Failure, Result};
 use ground::Ground;
 use options::{Mode, Streaming};
+use plot::Plot;
 use race::{Outcome, Race};
 use stop::Stop;
 
@@ -71,6 +73,11 @@ fn streaming(options: &Streaming) -> Result<bool> {
     let mut record = record::Record::new(options, &ground, tools, SystemTime::now());
     table::head(&record, options);
 
+    let mut plot = Plot::new(
+        options.subject.name(),
+        &record.machine_line(),
+        options.quick,
+    );
     let mut race = Race::new(options, &ground, &stop);
     let mut all_well = true;
     for row in &rows {
@@ -85,6 +92,9 @@ fn streaming(options: &Streaming) -> Result<bool> {
         };
         all_well &= !matches!(outcome, Outcome::Failed(_));
         table::row(row, &outcome, options);
+        if let Outcome::Ran(ran) = &outcome {
+            plot.add(row, ran, !options.quick);
+        }
         record.add(row, &outcome);
     }
     if options.rows.is_empty() && all_well {
@@ -94,6 +104,8 @@ fn streaming(options: &Streaming) -> Result<bool> {
     }
     let path = record.write(&options.json_path())?;
     table::say(&format!("raw runs: {}", path.display()));
+    let path = plot.write(&options.plot_path())?;
+    table::say(&format!("plot: {}", path.display()));
     Ok(all_well)
 }
 

@@ -56,6 +56,9 @@ pub struct Streaming {
     /// Where the raw runs go [default: scale_bench.json in the target directory]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where the ratios go as a picture [default: beside the raw runs, .svg]
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Where the trees are made, and removed again
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub dir: PathBuf,
@@ -70,6 +73,11 @@ pub struct Streaming {
 impl Streaming {
     pub fn rounds(&self) -> u32 {
         self.pairs.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+
+    pub fn plot_path(&self) -> PathBuf {
+        let beside = || self.json_path().with_extension("svg");
+        self.plot.clone().unwrap_or_else(beside)
     }
 
     pub fn json_path(&self) -> PathBuf {

@@ -169,7 +169,7 @@ fn measures(scene: Scene) -> &'static [Measure] {
 }
 
 /// What is told relative to a peer, too.
-fn compared(scene: Scene) -> impl Iterator<Item = Measure> {
+pub fn compared(scene: Scene) -> impl Iterator<Item = Measure> {
     let is_compared =
         |measure: &Measure| matches!(measure, Measure::Elapsed | Measure::Slowest | Measure::Cpu);
     measures(scene).iter().copied().filter(is_compared)
