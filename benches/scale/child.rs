@@ -1,6 +1,7 @@
-//! One client: started, watched until it ends, and never left behind.
+//! Clients: started, watched until they end, and never left behind.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use super::stop::Stop;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The same while the first file is waited for: the resolution of that figure.
 const FIRST_FILE_EVERY: Duration = Duration::from_micros(500);
+/// How often a signal is looked for while many clients run.
+const ALL_LOOK_EVERY: Duration = Duration::from_millis(200);
 const POLITE: Duration = Duration::from_secs(10);
 
 pub struct Ended {
@@ -27,6 +30,18 @@ pub struct Ended {
     pub usage: Usage,
     /// None when it was stopped at the first file.
     pub status: Option<ExitStatus>,
+}
+
+/// Clients that were started together.
+pub struct AllEnded {
+    /// From before the first start until the last exit.
+    pub elapsed: Duration,
+    /// The longest from a client's own start to its own exit.
+    pub slowest: Duration,
+    /// Of all together; peaks are not looked at, so that nothing disturbs them.
+    pub usage: Usage,
+    /// Who did not end well.
+    pub failed: Option<(usize, ExitStatus)>,
 }
 
 /// Runs `command` to its end, or to the first file on the target if `first` waits for one.
@@ -94,8 +109,70 @@ pub fn run(
     })
 }
 
-/// What the kernel has added up for children that were waited for. The bench reaps one at a time, so
-/// a difference is one child's, its own children included.
+/// Runs all `commands` at once.
+pub fn run_all(commands: &mut [Command], timeout: Duration, stop: &Stop) -> Result<AllEnded> {
+    struct Running {
+        index: usize,
+        begin: Instant,
+        leash: Leash,
+        pidfd: OwnedFd,
+    }
+    let doing = format!("{} clients at once", commands.len());
+    let before = Reaped::now()?;
+    let begin = Instant::now();
+    let mut running = Vec::with_capacity(commands.len());
+    for (index, command) in commands.iter_mut().enumerate() {
+        let begin = Instant::now();
+        let leash = Leash::spawn(command).doing(|| doing.clone())?;
+        let pidfd = pidfd_open(leash.pid(), PidfdFlags::empty()).doing(|| doing.clone())?;
+        running.push(Running {
+            index,
+            begin,
+            leash,
+            pidfd,
+        });
+    }
+    let every = Timespec::try_from(ALL_LOOK_EVERY).expect("a fraction of a second fits");
+    let (mut elapsed, mut slowest, mut failed) = (Duration::ZERO, Duration::ZERO, None);
+    while !running.is_empty() {
+        let mut ends: Vec<_> = running
+            .iter()
+            .map(|one| PollFd::new(&one.pidfd, PollFlags::IN))
+            .collect();
+        match poll(&mut ends, Some(&every)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).doing(|| doing.clone()),
+        }
+        let now = Instant::now();
+        let ended: Vec<bool> = ends.iter().map(|end| !end.revents().is_empty()).collect();
+        // From behind: what takes a removed one's place has been looked at.
+        for place in (0..ended.len()).rev().filter(|place| ended[*place]) {
+            let mut one = running.swap_remove(place);
+            elapsed = elapsed.max(now - begin);
+            slowest = slowest.max(now - one.begin);
+            let status = one.leash.reap().doing(|| doing.clone())?;
+            if !status.success() {
+                failed = Some((one.index, status));
+            }
+        }
+        stop.check()?;
+        if now - begin > timeout {
+            return Err(Failure::Tool(format!(
+                "{doing}: not done after {} s",
+                timeout.as_secs()
+            )));
+        }
+    }
+    Ok(AllEnded {
+        elapsed,
+        slowest,
+        usage: Reaped::now()?.since(&before),
+        failed,
+    })
+}
+
+/// What the kernel has added up for children that were waited for. The bench reaps those of one run
+/// before it starts another, so a difference is one run's, its children's own children included.
 struct Reaped {
     cpu: Duration,
     voluntary: u64,

@@ -1,6 +1,8 @@
-//! One server: `sy-server` or rsync's daemon on a loopback port, resident for a whole row.
+//! One server on a loopback port, resident for a whole row: `sy-server`, rsync's daemon, the floor, or an sshd that
+//! starts what a client's remote shell asks for.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,7 @@ use super::child::Leash;
 use super::failure::{Doing, Failure, Result};
 use super::ground::Ground;
 use super::procfs::{self, Family, Usage};
+use super::ssh::{self, Ssh};
 use super::stop::Stop;
 use super::tool::{self, Tool};
 
@@ -18,6 +21,8 @@ const QUIET_LOOK: Duration = Duration::from_millis(30);
 pub struct Daemon {
     leash: Leash,
     pub address: SocketAddr,
+    /// The way in, to an sshd.
+    pub ssh: Option<Ssh>,
     /// Looked at by whoever watches the client.
     pub family: Family,
     before: Before,
@@ -31,18 +36,38 @@ struct Before {
 }
 
 impl Daemon {
-    pub fn start(tool: Tool, name: &str, ground: &Ground, stop: &Stop) -> Result<Self> {
+    /// A server of the tool's own.
+    pub fn of(tool: Tool, name: &str, ground: &Ground, stop: &Stop) -> Result<Self> {
         let address = free_address()?;
-        let mut command = tool::server(tool, address, name, ground)?;
+        let command = tool::server(tool, address, name, ground)?;
+        Self::start(command, address, None, name, ground, stop)
+    }
+
+    pub fn sshd(name: &str, ground: &Ground, stop: &Stop) -> Result<Self> {
+        let address = free_address()?;
+        let (command, ssh) = ssh::server(address, name, ground, stop)?;
+        Self::start(command, address, Some(ssh), name, ground, stop)
+    }
+
+    fn start(
+        mut command: Command,
+        address: SocketAddr,
+        ssh: Option<Ssh>,
+        name: &str,
+        ground: &Ground,
+        stop: &Stop,
+    ) -> Result<Self> {
+        tool::say_into(&mut command, ground, name, "server")?;
         let leash = Leash::spawn(&mut command).doing(|| format!("{command:?}"))?;
         let mut daemon = Self {
             family: Family::of(leash.id()),
             leash,
             address,
+            ssh,
             before: Before::default(),
         };
         let deadline = Instant::now() + START_MAX;
-        while TcpStream::connect(address).is_err() {
+        while !procfs::listens(address.port())? {
             stop.check()?;
             let ended = daemon.leash.has_ended().doing(|| format!("{command:?}"))?;
             if ended || Instant::now() > deadline {

@@ -8,7 +8,7 @@ use super::procfs::Usage;
 use super::row::{Goal, Scale};
 use super::tool::Tool;
 
-/// One client from its start to its end, with what its server did for it.
+/// One client, or a crowd of them, from the start to the end, with what the server did for it.
 pub struct Run {
     /// None for a run that only warms up and is checked.
     pub round: Option<u32>,
@@ -16,6 +16,10 @@ pub struct Run {
     pub contender: usize,
     pub scene: &'static str,
     pub elapsed: Duration,
+    /// Of a crowd: what its slowest client took, from that one's own start.
+    pub slowest: Option<Duration>,
+    /// Where the server was put far away.
+    pub round_trip: Option<Duration>,
     pub client: Usage,
     pub server: Option<Usage>,
     /// CPU time of everybody else on the machine meanwhile, the bench's own looks included.
@@ -27,6 +31,8 @@ pub struct Run {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Measure {
     Elapsed,
+    Slowest,
+    RoundTrips,
     Cpu,
     Voluntary,
     Involuntary,
@@ -38,6 +44,8 @@ impl Measure {
     pub fn name(self) -> &'static str {
         match self {
             Self::Elapsed => "time",
+            Self::Slowest => "time, slowest",
+            Self::RoundTrips => "time, round trips",
             Self::Cpu => "CPU, both ends",
             Self::Voluntary => "voluntary switches",
             Self::Involuntary => "involuntary switches",
@@ -51,6 +59,10 @@ impl Measure {
         let server = run.server.unwrap_or_default();
         match self {
             Self::Elapsed => Some(run.elapsed.as_secs_f64()),
+            Self::Slowest => run.slowest.map(|slowest| slowest.as_secs_f64()),
+            Self::RoundTrips => run
+                .round_trip
+                .map(|round_trip| run.elapsed.as_secs_f64() / round_trip.as_secs_f64()),
             Self::Cpu => Some((run.client.cpu + server.cpu).as_secs_f64()),
             Self::Voluntary => Some((run.client.voluntary + server.voluntary) as f64),
             Self::Involuntary => Some((run.client.involuntary + server.involuntary) as f64),
@@ -114,7 +126,8 @@ impl Ratio {
         })
     }
 
-    fn worse(&self) -> f64 {
+    /// What a target is held against.
+    pub fn worse(&self) -> f64 {
         self.of_medians.max(self.of_pairs)
     }
 }

@@ -1,22 +1,28 @@
 //! The bench's rooms, and its way from the command line to the table.
 //!
 //! `options` says what to measure, `row` what there is, `race` runs one row round by round in a
-//! `ground` that holds the `tree`s; `tool` knows the command lines, `child` and `daemon` the
-//! processes, `procfs` what the kernel says of them. `allocations` counts in this very process. `figures` makes numbers of runs, `table` shows
-//! them, `record` keeps them.
+//! `ground` that holds the `tree`s. `tool` knows the command lines, `child` and `daemon` the processes,
+//! `ssh` and `distance` the ways between them, `procfs` what the kernel says of them; `floor` and
+//! `naive` are the peers that are written here. `allocations` counts in this very process. `figures`
+//! makes numbers of runs, `table` shows them, `record` keeps them, `plot` draws them.
 
 mod allocations;
 mod child;
 mod daemon;
+mod distance;
 mod failure;
 mod figures;
 mod first_file;
+mod floor;
 mod ground;
+mod naive;
 mod options;
+mod plot;
 mod procfs;
 mod race;
 mod record;
 mod row;
+mod ssh;
 mod stop;
 mod table;
 mod tool;
@@ -29,6 +35,7 @@ use std::time::SystemTime;
 use failure::{Failure, Result};
 use ground::Ground;
 use options::{Mode, Streaming};
+use plot::Plot;
 use race::{Outcome, Race};
 use stop::Stop;
 
@@ -36,6 +43,9 @@ pub fn main() -> ExitCode {
     let ended = match options::read() {
         Some(Mode::Streaming(options)) => streaming(&options),
         Some(Mode::Allocations(options)) => count_allocations(&options.dir),
+        Some(Mode::FloorServe(options)) => floor::serve(&options),
+        Some(Mode::FloorPush(options)) => floor::push(&options),
+        Some(Mode::NaiveCopy(options)) => naive::copy(&options),
         None => return ExitCode::SUCCESS,
     };
     match ended {
@@ -63,6 +73,11 @@ fn streaming(options: &Streaming) -> Result<bool> {
     let mut record = record::Record::new(options, &ground, tools, SystemTime::now());
     table::head(&record, options);
 
+    let mut plot = Plot::new(
+        options.subject.name(),
+        &record.machine_line(),
+        options.quick,
+    );
     let mut race = Race::new(options, &ground, &stop);
     let mut all_well = true;
     for row in &rows {
@@ -77,6 +92,9 @@ fn streaming(options: &Streaming) -> Result<bool> {
         };
         all_well &= !matches!(outcome, Outcome::Failed(_));
         table::row(row, &outcome, options);
+        if let Outcome::Ran(ran) = &outcome {
+            plot.add(row, ran, !options.quick);
+        }
         record.add(row, &outcome);
     }
     if options.rows.is_empty() && all_well {
@@ -86,6 +104,8 @@ fn streaming(options: &Streaming) -> Result<bool> {
     }
     let path = record.write(&options.json_path())?;
     table::say(&format!("raw runs: {}", path.display()));
+    let path = plot.write(&options.plot_path())?;
+    table::say(&format!("plot: {}", path.display()));
     Ok(all_well)
 }
 

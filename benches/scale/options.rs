@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::tool::Tool;
+use super::{floor, naive};
 
 #[derive(Parser)]
 #[command(
     name = "scale_bench",
-    about = "Races sy push against rsync and cp",
+    about = "Races sy push against rsync, cp and what can be written by hand",
     disable_help_subcommand = true
 )]
 struct Line {
@@ -26,6 +27,12 @@ pub enum Mode {
     Streaming(Streaming),
     /// Heap allocations per file, at the end of the table, too
     Allocations(Allocations),
+    #[command(hide = true)]
+    FloorServe(floor::Serve),
+    #[command(hide = true)]
+    FloorPush(floor::Push),
+    #[command(hide = true)]
+    NaiveCopy(naive::Options),
 }
 
 #[derive(Args)]
@@ -49,6 +56,9 @@ pub struct Streaming {
     /// Where the raw runs go [default: scale_bench.json in the target directory]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where the ratios go as a picture [default: beside the raw runs, .svg]
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Where the trees are made, and removed again
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub dir: PathBuf,
@@ -63,6 +73,11 @@ pub struct Streaming {
 impl Streaming {
     pub fn rounds(&self) -> u32 {
         self.pairs.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+
+    pub fn plot_path(&self) -> PathBuf {
+        let beside = || self.json_path().with_extension("svg");
+        self.plot.clone().unwrap_or_else(beside)
     }
 
     pub fn json_path(&self) -> PathBuf {

@@ -28,6 +28,19 @@ pub fn is_enough() -> Result<()> {
     })
 }
 
+/// Does anybody listen on this IPv4 port? Asks nobody: a connection that is only tried is work, and
+/// to some servers an offence.
+pub fn listens(port: u16) -> Result<bool> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    let sockets = read("/proc/net/tcp")?;
+    Ok(sockets.lines().any(|line| {
+        // sl local_address rem_address st ...
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTEN)
+    }))
+}
+
 /// CPU time of a process and of the children it has reaped, in the kernel's ticks of 10 ms.
 pub fn cpu_with_reaped(pid: u32) -> Result<Duration> {
     let stat = read(&format!("/proc/{pid}/stat"))?;

@@ -2,10 +2,13 @@
 //! round the subject and its peers in turns.
 
 use std::fs;
+use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::child;
 use super::daemon::Daemon;
+use super::distance::Distance;
 use super::failure::{Doing, Failure, Result};
 use super::figures::{Measure, Run};
 use super::first_file::FirstFile;
@@ -49,7 +52,27 @@ pub struct Race<'a> {
 struct Contender {
     tool: Tool,
     name: String,
+    /// Before the daemon, where there is one.
+    distance: Option<Distance>,
     daemon: Option<Daemon>,
+}
+
+impl Contender {
+    fn round_trip(&self) -> Option<Duration> {
+        self.distance.as_ref().map(|distance| distance.round_trip)
+    }
+
+    /// `target` and `path` are the same place, below the module and in full.
+    fn dest<'a>(&'a self, target: &'a str, path: &'a Path) -> Dest<'a> {
+        match (&self.daemon, &self.distance) {
+            (_, Some(distance)) => Dest::Server(distance.address, target),
+            (Some(daemon), None) => match &daemon.ssh {
+                Some(ssh) => Dest::Shell(ssh, path),
+                None => Dest::Server(daemon.address, target),
+            },
+            (None, None) => Dest::Local(path),
+        }
+    }
 }
 
 impl<'a> Race<'a> {
@@ -64,10 +87,13 @@ impl<'a> Race<'a> {
     }
 
     pub fn run(&mut self, row: &Row) -> Result<Outcome> {
+        if let Some(lack) = row.way.lacks() {
+            return Ok(Outcome::Skipped(lack));
+        }
         let target = self.ground.target();
         self.ground.clear(&target)?;
         fs::create_dir(&target).doing(|| target.display().to_string())?;
-        let source = match self.source(&row.shape)? {
+        let source = match self.source(&row.shape, row.scene.copies())? {
             Ok(source) => source,
             Err(lack) => return Ok(Outcome::Skipped(lack)),
         };
@@ -77,6 +103,7 @@ impl<'a> Race<'a> {
                 self.first_pushes(row, &mut contenders, source)?
             }
             Scene::NothingChanged => self.nothing_changed(row, &mut contenders, source)?,
+            Scene::Crowd(clients) => self.crowds(row, &mut contenders, source, clients)?,
         };
         let goals = match self.ground.is_tmpfs() {
             true => row.goals.clone(),
@@ -94,14 +121,14 @@ impl<'a> Race<'a> {
         }))
     }
 
-    /// The row's tree, made unless the row before had it, or what is lacking for it and one copy.
-    fn source(&mut self, shape: &Shape) -> Result<std::result::Result<Count, String>> {
+    /// The row's tree, made unless the row before had it, or what is lacking for it and its copies.
+    fn source(&mut self, shape: &Shape, copies: u64) -> Result<std::result::Result<Count, String>> {
         let copies = match self.source {
-            Some((there, _)) if there == *shape => 1,
+            Some((there, _)) if there == *shape => copies,
             _ => {
                 self.source = None;
                 self.ground.clear(&self.ground.source())?;
-                2
+                1 + copies
             }
         };
         if let Some(lack) = self
@@ -132,10 +159,20 @@ impl<'a> Race<'a> {
                 _ => format!("{}-{}", tool.name(), index + 1),
             };
             let daemon = match row.way {
-                Way::Tcp => Some(Daemon::start(tool, &name, self.ground, self.stop)?),
+                Way::Tcp | Way::Far(_) => Some(Daemon::of(tool, &name, self.ground, self.stop)?),
+                Way::Ssh => Some(Daemon::sshd(&name, self.ground, self.stop)?),
                 Way::Local => None,
             };
-            contenders.push(Contender { tool, name, daemon });
+            let distance = match (row.way.round_trip(), &daemon) {
+                (Some(round_trip), Some(daemon)) => Some(Distance::to(daemon.address, round_trip)?),
+                _ => None,
+            };
+            contenders.push(Contender {
+                tool,
+                name,
+                distance,
+                daemon,
+            });
         }
         Ok(contenders)
     }
@@ -207,6 +244,103 @@ impl<'a> Race<'a> {
         Ok(runs)
     }
 
+    fn crowds(
+        &self,
+        row: &Row,
+        contenders: &mut [Contender],
+        source: Count,
+        clients: u32,
+    ) -> Result<Vec<Run>> {
+        let mut runs = Vec::new();
+        for round in self.rounds_with_warm_up() {
+            for (index, contender) in contenders.iter_mut().enumerate() {
+                let parent = self.ground.target().join(&contender.name);
+                fs::create_dir(&parent).doing(|| parent.display().to_string())?;
+                let targets: Vec<String> = (0..clients)
+                    .map(|client| format!("{}/{client:03}", contender.name))
+                    .collect();
+                runs.push(self.run_crowd(contender, index, round, &targets, row.scene)?);
+                if round.is_none() {
+                    for target in &targets {
+                        self.check(row, contender, target, source)?;
+                    }
+                }
+                self.ground.clear(&parent)?;
+            }
+        }
+        Ok(runs)
+    }
+
+    fn run_crowd(
+        &self,
+        contender: &mut Contender,
+        index: usize,
+        round: Option<u32>,
+        targets: &[String],
+        scene: Scene,
+    ) -> Result<Run> {
+        let mut commands = Vec::new();
+        for (client, target) in targets.iter().enumerate() {
+            let path = self.ground.target().join(target);
+            let dest = contender.dest(target, &path);
+            let mut command =
+                tool::client(contender.tool, &self.ground.source(), &dest, Talk::Nothing)?;
+            let name = format!("{}-{client:03}", contender.name);
+            tool::say_into(&mut command, self.ground, &name, "client")?;
+            commands.push(command);
+        }
+        self.ground.settle(self.stop)?;
+        if let Some(daemon) = &mut contender.daemon {
+            daemon.before_run()?;
+        }
+        let machine = procfs::machine_cpu()?;
+        let ended = child::run_all(&mut commands, RUN_MAX, self.stop)?;
+        let machine = procfs::machine_cpu()?.saturating_sub(machine);
+        if let Some((client, status)) = ended.failed {
+            let name = format!("{}-{client:03}", contender.name);
+            return Err(self.ended_badly(contender, &name, status));
+        }
+        let server = match &mut contender.daemon {
+            Some(daemon) => Some(daemon.after_run(self.stop)?),
+            None => None,
+        };
+        let run = Run {
+            round,
+            contender: index,
+            scene: scene.name(),
+            elapsed: ended.elapsed,
+            slowest: Some(ended.slowest),
+            round_trip: contender.round_trip(),
+            client: ended.usage,
+            server,
+            others_cpu: machine
+                .saturating_sub(ended.usage.cpu)
+                .saturating_sub(server.unwrap_or_default().cpu),
+            summary: None,
+        };
+        self.tell(contender, &run);
+        Ok(run)
+    }
+
+    fn ended_badly(&self, contender: &Contender, name: &str, status: ExitStatus) -> Failure {
+        Failure::Tool(format!(
+            "{name} ended with {status}{}{}",
+            tool::said(self.ground, name, "client"),
+            tool::said(self.ground, &contender.name, "server"),
+        ))
+    }
+
+    fn tell(&self, contender: &Contender, run: &Run) {
+        let place = run.round.map_or("warm-up".into(), |round| {
+            format!("round {round} of {}", self.rounds)
+        });
+        let time = table::value(Measure::Elapsed, run.elapsed.as_secs_f64());
+        table::say(&format!(
+            "{place}: {} {}: {time}",
+            contender.name, run.scene
+        ));
+    }
+
     fn rounds_with_warm_up(&self) -> impl Iterator<Item = Option<u32>> {
         [None].into_iter().chain((1..=self.rounds).map(Some))
     }
@@ -221,11 +355,8 @@ impl<'a> Race<'a> {
         scene: Scene,
     ) -> Result<(Run, Summary)> {
         let path = self.ground.target().join(target);
-        let dest = match &contender.daemon {
-            Some(daemon) => Dest::Server(daemon.address, target),
-            None => Dest::Local(&path),
-        };
-        let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk);
+        let dest = contender.dest(target, &path);
+        let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk)?;
         tool::say_into(&mut command, self.ground, &contender.name, "client")?;
         let first = (scene == Scene::FirstFile).then(|| FirstFile::under(&path));
 
@@ -243,12 +374,7 @@ impl<'a> Race<'a> {
         )?;
         let machine = procfs::machine_cpu()?.saturating_sub(machine);
         if let Some(status) = ended.status.filter(|status| !status.success()) {
-            return Err(Failure::Tool(format!(
-                "{} ended with {status}{}{}",
-                contender.name,
-                tool::said(self.ground, &contender.name, "client"),
-                tool::said(self.ground, &contender.name, "server"),
-            )));
+            return Err(self.ended_badly(contender, &contender.name, status));
         }
         let server = match &mut contender.daemon {
             Some(daemon) => Some(daemon.after_run(self.stop)?),
@@ -263,6 +389,8 @@ impl<'a> Race<'a> {
             contender: index,
             scene: scene.name(),
             elapsed: ended.elapsed,
+            slowest: None,
+            round_trip: contender.round_trip(),
             client: ended.usage,
             server,
             others_cpu: machine
@@ -270,14 +398,7 @@ impl<'a> Race<'a> {
                 .saturating_sub(server.unwrap_or_default().cpu),
             summary: summary.line.clone(),
         };
-        let place = round.map_or("warm-up".into(), |round| {
-            format!("round {round} of {}", self.rounds)
-        });
-        let time = table::value(Measure::Elapsed, run.elapsed.as_secs_f64());
-        table::say(&format!(
-            "{place}: {} {}: {time}",
-            contender.name, run.scene
-        ));
+        self.tell(contender, &run);
         Ok((run, summary))
     }
 

@@ -126,6 +126,8 @@ fn run_value(run: &Run, ran: &Ran) -> Value {
         "round": run.round,
         "scene": run.scene,
         "elapsed_s": run.elapsed.as_secs_f64(),
+        "slowest_s": run.slowest.map(|slowest| slowest.as_secs_f64()),
+        "round_trip_s": run.round_trip.map(|round_trip| round_trip.as_secs_f64()),
         "client": usage_value(&run.client),
         "server": run.server.as_ref().map(usage_value),
         "others_cpu_s": run.others_cpu.as_secs_f64(),

@@ -1,8 +1,11 @@
 //! What there is to measure, and which figure each row is to reach.
 
+use std::time::Duration;
+
 use super::failure::{Failure, Result};
 use super::figures::Measure;
 use super::options::Streaming;
+use super::ssh;
 use super::tool::Tool;
 use super::tree::{self, Shape};
 
@@ -29,6 +32,8 @@ pub enum Scene {
     NothingChanged,
     /// As the first push, stopped when the first file is there.
     FirstFile,
+    /// So many first pushes of the tree at once, each into a target of its own.
+    Crowd(u32),
 }
 
 impl Scene {
@@ -37,6 +42,15 @@ impl Scene {
             Self::FirstPush => "first push",
             Self::NothingChanged => "nothing changed",
             Self::FirstFile => "first file",
+            Self::Crowd(_) => "first pushes at once",
+        }
+    }
+
+    /// Of the tree, on the target.
+    pub fn copies(self) -> u64 {
+        match self {
+            Self::FirstPush | Self::NothingChanged | Self::FirstFile => 1,
+            Self::Crowd(clients) => clients.into(),
         }
     }
 }
@@ -45,6 +59,10 @@ impl Scene {
 pub enum Way {
     /// To a resident server over loopback.
     Tcp,
+    /// The same through a proxy that makes a round trip take this long.
+    Far(Duration),
+    /// To what an sshd starts.
+    Ssh,
     /// Without a server of its own.
     Local,
 }
@@ -53,7 +71,24 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
+            Self::Far(_) => "TCP from far away",
+            Self::Ssh => "ssh",
             Self::Local => "local",
+        }
+    }
+
+    pub fn round_trip(self) -> Option<Duration> {
+        match self {
+            Self::Far(round_trip) => Some(round_trip),
+            Self::Tcp | Self::Ssh | Self::Local => None,
+        }
+    }
+
+    /// What this machine can't, if there is something.
+    pub fn lacks(self) -> Option<String> {
+        match self {
+            Self::Ssh => ssh::lacks(),
+            Self::Tcp | Self::Far(_) | Self::Local => None,
         }
     }
 }
@@ -75,6 +110,8 @@ pub enum Scale {
     Absolute,
 }
 
+/// Clients of a crowd that only shows that it runs.
+const QUICK_CROWD: u32 = 8;
 const MIB: f64 = 1024.0 * 1024.0;
 
 fn ratio(measure: Measure, reach: f64, record: f64) -> Goal {
@@ -98,6 +135,15 @@ fn nothing_changed(reach: f64, record: f64) -> Vec<Goal> {
         ratio(Measure::Elapsed, reach, record),
         ratio(Measure::Cpu, 1.0, 0.5),
     ]
+}
+
+/// Against rsync's daemon, and against what can be written by hand.
+fn large() -> Vec<Goal> {
+    let floor = Goal {
+        scale: Scale::Of(Tool::Floor),
+        ..ratio(Measure::Elapsed, 1.15, 1.00)
+    };
+    [first_push(0.70, 0.50), vec![floor]].concat()
 }
 
 fn peak(reach_mib: f64, record_mib: f64) -> Vec<Goal> {
@@ -136,9 +182,13 @@ fn all() -> Vec<Row> {
         goals,
         disk_goals: Vec::new(),
     };
+    let shell = |name, what, shape, scene, goals| Row {
+        way: Way::Ssh,
+        ..tcp(name, what, shape, scene, goals)
+    };
     let embedded = |name, what, shape, goals| Row {
         way: Way::Local,
-        peers: &[Tool::Rsync, Tool::Cp],
+        peers: &[Tool::Rsync, Tool::Cp, Tool::Naive],
         ..tcp(name, what, shape, Scene::FirstPush, goals)
     };
     vec![
@@ -158,6 +208,20 @@ fn all() -> Vec<Row> {
             tree::SMALL,
             Scene::NothingChanged,
             nothing_changed(0.55, 0.35),
+        ),
+        shell(
+            "small-ssh",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::FirstPush,
+            first_push(0.65, 0.50),
+        ),
+        shell(
+            "small-same-ssh",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::NothingChanged,
+            Vec::new(),
         ),
         embedded(
             "embedded-small",
@@ -179,20 +243,69 @@ fn all() -> Vec<Row> {
             Scene::NothingChanged,
             nothing_changed(0.65, 0.45),
         ),
-        tcp(
-            "big",
+        Row {
+            peers: &[Tool::Rsync, Tool::Floor],
+            ..tcp(
+                "big",
+                "one file of 1 GiB",
+                tree::BIG,
+                Scene::FirstPush,
+                large(),
+            )
+        },
+        shell(
+            "big-ssh",
             "one file of 1 GiB",
             tree::BIG,
             Scene::FirstPush,
-            first_push(0.70, 0.50),
+            Vec::new(),
         ),
         embedded("embedded-big", "one file of 1 GiB", tree::BIG, local(0.35)),
+        Row {
+            peers: &[Tool::Rsync, Tool::Floor],
+            ..tcp(
+                "four",
+                "4 files of 1 GiB",
+                tree::FOUR,
+                Scene::FirstPush,
+                large(),
+            )
+        },
+        Row {
+            way: Way::Far(Duration::from_millis(100)),
+            ..tcp(
+                "big-rtt",
+                "one file of 256 MiB, round trips of 100 ms",
+                tree::QUARTER,
+                Scene::FirstPush,
+                first_push(1.0, 0.8),
+            )
+        },
+        Row {
+            way: Way::Far(Duration::from_millis(200)),
+            ..tcp(
+                "rtt",
+                "1,000 files of 4 KiB in 10 directories, round trips of 200 ms",
+                tree::FEW,
+                Scene::FirstPush,
+                vec![Goal {
+                    measure: Measure::RoundTrips,
+                    scale: Scale::Absolute,
+                    reach: Some(4.0),
+                    record: Some(3.0),
+                }],
+            )
+        },
         tcp(
-            "four",
-            "4 files of 1 GiB",
-            tree::FOUR,
-            Scene::FirstPush,
-            first_push(0.70, 0.50),
+            "crowd",
+            "64 times 1,000 files of 4 KiB in 10 directories",
+            tree::FEW,
+            Scene::Crowd(64),
+            vec![
+                ratio(Measure::Elapsed, 0.50, 0.30),
+                ratio(Measure::Slowest, 0.60, 0.30),
+                ratio(Measure::Cpu, 0.8, 0.5),
+            ],
         ),
         tcp(
             "many-same",
@@ -240,6 +353,9 @@ pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
     if options.quick {
         for row in &mut rows {
             row.shape = row.shape.quick();
+            if let Scene::Crowd(clients) = &mut row.scene {
+                *clients = (*clients).min(QUICK_CROWD);
+            }
         }
     }
     Ok(rows)

@@ -99,14 +99,11 @@ fn figures(row: &Row, ran: &Ran) {
 
 fn ratios(row: &Row, ran: &Ran) {
     for (peer, name) in ran.names.iter().enumerate().skip(1) {
-        for measure in measures(row.scene)
-            .iter()
-            .filter(|measure| is_compared(**measure))
-        {
+        for measure in compared(row.scene) {
             if let Some(Ratio {
                 of_medians,
                 of_pairs,
-            }) = Ratio::of(&ran.runs, peer, *measure)
+            }) = Ratio::of(&ran.runs, peer, measure)
             {
                 let pair = format!("{} / {name}", ran.names[0]);
                 println!(
@@ -157,8 +154,11 @@ fn on_scale(goal: &Goal, number: f64) -> String {
 fn measures(scene: Scene) -> &'static [Measure] {
     match scene {
         Scene::FirstFile => &[Measure::Elapsed],
+        // Nobody looks at so many processes while they are timed.
+        Scene::Crowd(_) => &[Measure::Elapsed, Measure::Slowest, Measure::Cpu],
         Scene::FirstPush | Scene::NothingChanged => &[
             Measure::Elapsed,
+            Measure::RoundTrips,
             Measure::Cpu,
             Measure::Voluntary,
             Measure::Involuntary,
@@ -168,16 +168,22 @@ fn measures(scene: Scene) -> &'static [Measure] {
     }
 }
 
-fn is_compared(measure: Measure) -> bool {
-    matches!(measure, Measure::Elapsed | Measure::Cpu)
+/// What is told relative to a peer, too.
+pub fn compared(scene: Scene) -> impl Iterator<Item = Measure> {
+    let is_compared =
+        |measure: &Measure| matches!(measure, Measure::Elapsed | Measure::Slowest | Measure::Cpu);
+    measures(scene).iter().copied().filter(is_compared)
 }
 
 /// A number with its unit, in three digits or so.
 pub fn value(measure: Measure, number: f64) -> String {
     match measure {
-        Measure::Elapsed | Measure::Cpu if number < 0.1 => format!("{:.1} ms", number * 1e3),
-        Measure::Elapsed | Measure::Cpu if number < 10.0 => format!("{number:.3} s"),
-        Measure::Elapsed | Measure::Cpu => format!("{number:.1} s"),
+        Measure::Elapsed | Measure::Slowest | Measure::Cpu => match number {
+            ..0.1 => format!("{:.1} ms", number * 1e3),
+            ..10.0 => format!("{number:.3} s"),
+            _ => format!("{number:.1} s"),
+        },
+        Measure::RoundTrips => format!("{number:.2}"),
         Measure::Voluntary | Measure::Involuntary => format!("{number:.0}"),
         Measure::ClientPeak | Measure::ServerPeak => format!("{:.1} MiB", number / MIB),
     }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::child;
 use super::failure::{Doing, Failure, Result};
 use super::ground::Ground;
+use super::ssh::Ssh;
 use super::stop::Stop;
 
 const VERSION_MAX: Duration = Duration::from_secs(10);
@@ -23,6 +24,12 @@ pub enum Tool {
     Rsync,
     #[value(skip)]
     Cp,
+    /// Written by hand, see `floor`.
+    #[value(skip)]
+    Floor,
+    /// On tokio-uring, see `naive`.
+    #[value(skip)]
+    Naive,
 }
 
 /// What a client is asked to say beside doing its work.
@@ -37,6 +44,7 @@ pub enum Talk {
 /// Where a client pushes to.
 pub enum Dest<'a> {
     Server(SocketAddr, &'a str),
+    Shell(&'a Ssh, &'a Path),
     Local(&'a Path),
 }
 
@@ -46,12 +54,14 @@ impl Tool {
             Self::Sy => "sy",
             Self::Rsync => "rsync",
             Self::Cp => "cp",
+            Self::Floor => "floor",
+            Self::Naive => "tokio-uring",
         }
     }
 }
 
 /// The command line of a client that pushes the contents of `source`.
-pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Command {
+pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<Command> {
     let mut command;
     match tool {
         Tool::Sy => {
@@ -72,19 +82,42 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Command
             command = Command::new("cp");
             command.arg("-a");
         }
+        Tool::Floor => {
+            command = myself("floor-push")?;
+            if let Dest::Server(address, _) = dest {
+                command.arg(address.to_string());
+            }
+        }
+        Tool::Naive => command = myself("naive-copy")?,
+    }
+    if let Dest::Shell(ssh, _) = dest {
+        command.args(["-e", &ssh.rsh]);
+        match tool {
+            Tool::Sy => command.args(["--sy-path", env!("CARGO_BIN_EXE_sy-server")]),
+            Tool::Rsync => command.arg("--rsync-path").arg(&ssh.rsync),
+            Tool::Cp | Tool::Floor | Tool::Naive => {
+                return Err(Failure::Unfit(format!("{} knows no ssh", tool.name())));
+            }
+        };
     }
     // To cp a trailing slash means nothing: it makes the target, which does not exist, a copy.
     command.arg(match tool {
-        Tool::Cp => source.into(),
+        Tool::Cp | Tool::Floor | Tool::Naive => source.into(),
         Tool::Sy | Tool::Rsync => with_slash(source),
     });
     command.arg(match (tool, dest) {
+        (Tool::Floor, Dest::Server(_, path)) => path.into(),
         (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/m/{path}").into(),
         (_, Dest::Server(address, path)) => format!("rsync://{address}/m/{path}/").into(),
-        (Tool::Cp, Dest::Local(path)) => path.into(),
+        (_, Dest::Shell(_, path)) => {
+            let mut dest = OsString::from("127.0.0.1:");
+            dest.push(with_slash(path));
+            dest
+        }
+        (Tool::Cp | Tool::Naive, Dest::Local(path)) => path.into(),
         (_, Dest::Local(path)) => with_slash(path),
     });
-    command
+    Ok(command)
 }
 
 /// The command line of a server whose module `m` is the ground's target.
@@ -114,20 +147,27 @@ pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> R
                 .args(["--port", &address.port().to_string(), "--config"])
                 .arg(config);
         }
-        Tool::Cp => return Err(Failure::Unfit("cp has no server".into())),
+        Tool::Floor => {
+            command = myself("floor-serve")?;
+            command.arg(address.to_string()).arg(ground.target());
+        }
+        Tool::Cp | Tool::Naive => {
+            return Err(Failure::Unfit(format!("{} has no server", tool.name())));
+        }
     }
-    say_into(&mut command, ground, name, "server")?;
     Ok(command)
 }
 
-/// Root's daemon would else become nobody; a name look-up would only be added to rsync's time.
+/// Root's daemon would else become nobody; a name look-up would only be added to rsync's time,
+/// and of a crowd all but five would wait a second for their second SYN.
 fn rsync_config(ground: &Ground) -> String {
     let user = match geteuid().is_root() {
         true => format!("uid = {}\ngid = {}\n", geteuid(), getegid()),
         false => String::new(),
     };
     format!(
-        "{user}use chroot = no\nnumeric ids = yes\nreverse lookup = no\nlog file = {log}\n\
+        "{user}use chroot = no\nnumeric ids = yes\nreverse lookup = no\nlisten backlog = 128\n\
+         log file = {log}\n\
          [m]\npath = {path}\nread only = no\n",
         log = ground.said().join("rsyncd.log").display(),
         path = ground.target().display(),
@@ -193,7 +233,7 @@ pub fn summary(tool: Tool, ground: &Ground, name: &str) -> Result<Summary> {
                 .and_then(|count| count.replace(',', "").parse().ok()),
             line: None,
         }),
-        Tool::Cp => Ok(Summary::default()),
+        Tool::Cp | Tool::Floor | Tool::Naive => Ok(Summary::default()),
     }
 }
 
@@ -203,7 +243,7 @@ pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
     for tool in [Tool::Sy, Tool::Rsync, Tool::Cp] {
         let mut command = Command::new(match tool {
             Tool::Sy => env!("CARGO_BIN_EXE_sy"),
-            Tool::Rsync | Tool::Cp => tool.name(),
+            Tool::Rsync | Tool::Cp | Tool::Floor | Tool::Naive => tool.name(),
         });
         say_into(command.arg("--version"), ground, tool.name(), "version")?;
         child::run(&mut command, None, None, VERSION_MAX, stop)?;
@@ -214,7 +254,22 @@ pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
             words.lines().next().unwrap_or("unknown").trim().into(),
         ));
     }
+    versions.push((
+        Tool::Floor,
+        "read and send, receive and write, in this bench".into(),
+    ));
+    versions.push((
+        Tool::Naive,
+        "tokio-uring 0.5, a task per file, in this bench".into(),
+    ));
     Ok(versions)
+}
+
+/// This binary in another of its modes.
+fn myself(mode: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().doing(|| "finding this binary".into())?);
+    command.arg(mode);
+    Ok(command)
 }
 
 fn with_slash(path: &Path) -> OsString {

@@ -66,6 +66,22 @@ pub const FOUR: Shape = Shape {
     ..BIG
 };
 
+pub const QUARTER: Shape = Shape {
+    name: "quarter",
+    size_min: 256 << 20,
+    size_max: 256 << 20,
+    ..BIG
+};
+/// A push of it is mostly its beginning and its end.
+pub const FEW: Shape = Shape {
+    name: "few",
+    files: 1_000,
+    dirs: 10,
+    size_min: 4 << 10,
+    size_max: 4 << 10,
+    nested: false,
+};
+
 /// What a walk finds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Count {
