@@ -55,6 +55,15 @@ pub const DIR_FDS_OPEN_MAX: usize = 256;
 /// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
 /// a name each. A source's look-ahead declares a few thousand.
 pub const DIRS_DECLARED_MAX: usize = 262_144;
+/// Bytes of the name of a user or group. Linux itself makes none of more than 32; a directory
+/// service may.
+pub const OWNER_NAME_BYTES_MAX: usize = 255;
+/// Owners whose names a source declares in one session, some 300 bytes each until they are looked
+/// up. Users and groups of a large site; those beyond stay numbers.
+pub const OWNERS_DECLARED_MAX: usize = 65_536;
+/// Names that one job of a target looks up: a session that ends waits for no more of them, and a
+/// directory service may take milliseconds for each.
+pub const OWNERS_PER_JOB_MAX: usize = 64;
 /// Directories asked for and not yet listed before the target takes no further frames.
 pub const LISTS_WAITING_MAX: usize = 4096;
 

@@ -1,6 +1,7 @@
 //! What a simulated disk is like and what goes wrong with it: options, faults, and the calls that
 //! hooks and faults are aimed at.
 
+use crate::model::owner::Owner;
 use crate::ops::disk::Identity;
 
 /// How a simulated disk is, as long as it lives.
@@ -17,6 +18,8 @@ pub struct DiskOptions {
     /// Otherwise `allocate` fails with EOPNOTSUPP.
     pub can_allocate: bool,
     pub identity: Identity,
+    /// Users and groups that have names on this host.
+    pub owners: Vec<(Owner, &'static [u8])>,
     /// Seconds by which this host's clock is ahead of the world.
     pub skew_sec: i64,
     /// Nanoseconds between two times that the file system's own clock can tell apart.
@@ -39,6 +42,7 @@ impl Default for DiskOptions {
                 gid: 0,
                 is_root: true,
             },
+            owners: Vec::new(),
             skew_sec: 0,
             // CONFIG_HZ=250, the usual kernel: the clock that stamps inodes moves with the jiffy.
             tick_ns: 4_000_000,
