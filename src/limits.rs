@@ -58,6 +58,15 @@ pub const DIRS_DECLARED_MAX: usize = 262_144;
 /// Ranges of numbers that a target remembers as used, of directories and of files, some 20 bytes
 /// each. A source counts up and leaves out what it could not read or the target could not make.
 pub const USED_RANGES_MAX: usize = 262_144;
+/// Bytes of the name of a user or group. Linux itself makes none of more than 32; a directory
+/// service may.
+pub const OWNER_NAME_BYTES_MAX: usize = 255;
+/// Owners whose names a source declares in one session, some 300 bytes each until they are looked
+/// up. Users and groups of a large site; those beyond stay numbers.
+pub const OWNERS_DECLARED_MAX: usize = 65_536;
+/// Names that one job of a target looks up: a session that ends waits for no more of them, and a
+/// directory service may take milliseconds for each.
+pub const OWNERS_PER_JOB_MAX: usize = 64;
 /// Directories asked for and not yet listed before the target takes no further frames.
 pub const LISTS_WAITING_MAX: usize = 4096;
 

@@ -16,6 +16,7 @@ pub const PACK: u8 = 0x03;
 pub const DATA: u8 = 0x04;
 pub const END: u8 = 0x05;
 pub const DONE: u8 = 0x06;
+pub const OWNERS: u8 = 0x09;
 /// The first of the kinds that a peer reads over.
 pub const IGNORABLE: u8 = 0x70;
 pub const WELCOME: u8 = 0x81;
@@ -24,6 +25,7 @@ pub const NOTICE: u8 = 0x83;
 pub const STOP: u8 = 0x84;
 pub const REPORT: u8 = 0x85;
 pub const REFUSED: u8 = 0x86;
+pub const MAPPED: u8 = 0x88;
 
 pub const VERSION: u16 = 1;
 pub const HEAD_BYTES: usize = 16;
@@ -243,6 +245,11 @@ pub fn request(id: u32, parent: u32, name: Option<&[u8]>) -> Vec<u8> {
         .u32(parent)
         .name(name.unwrap_or_default())
         .0
+}
+
+/// An item of an OWNERS frame: 1 is a user, 2 a group.
+pub fn owner(kind: u8, id: u32, name: &[u8]) -> Vec<u8> {
+    Bytes::new().u8(kind).u32(id).name(name).0
 }
 
 /// A PACK frame of these operations.

@@ -103,7 +103,8 @@ pub struct PushArgs {
     pub dry_run: bool,
     /// Keep owners and groups by number
     ///
-    /// Names are not mapped in this version, so it changes nothing yet.
+    /// Without it, what belongs to a user or group here belongs to the one of that name over there,
+    /// and keeps its number only where there is none. 0 is always 0.
     #[arg(long, help_heading = "What is done")]
     pub numeric_ids: bool,
     /// How durable success is: none, session, file

@@ -220,7 +220,8 @@ impl Plan {
                 delete_max: args.max_delete,
                 allow_empty_source: args.allow_empty_source,
                 durability: args.durability,
-                numeric_ids: args.numeric_ids,
+                // On one host names and numbers are the same.
+                numeric_ids: args.numeric_ids || dest.is_local(),
             },
             output: Show {
                 is_remote: !dest.is_local(),

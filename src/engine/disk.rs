@@ -18,6 +18,7 @@ use rustix::fs::{
 use rustix::io::retry_on_intr;
 
 use crate::model::entry::{Kind, Stat};
+use crate::model::owner::{Owner, OwnerKind};
 use crate::model::time::Mtime;
 use crate::ops::disk::{FsKind, Identity, Lock};
 use crate::ops::{Disk, Errno};
@@ -283,6 +284,23 @@ impl Disk for PosixDisk {
             gid: rustix::process::getegid().as_raw(),
             is_root: uid.is_root(),
         }
+    }
+
+    fn owner_name(&self, owner: Owner) -> Option<Vec<u8>> {
+        let name = match owner.kind {
+            OwnerKind::User => nix::unistd::User::from_uid(owner.id.into()).ok()??.name,
+            OwnerKind::Group => nix::unistd::Group::from_gid(owner.id.into()).ok()??.name,
+        };
+        // A name that is not UTF-8 comes with replacement characters: it would not be found again.
+        (!name.contains(char::REPLACEMENT_CHARACTER)).then(|| name.into_bytes())
+    }
+
+    fn owner_id(&self, kind: OwnerKind, name: &[u8]) -> Option<u32> {
+        let name = std::str::from_utf8(name).ok()?;
+        Some(match kind {
+            OwnerKind::User => nix::unistd::User::from_name(name).ok()??.uid.as_raw(),
+            OwnerKind::Group => nix::unistd::Group::from_name(name).ok()??.gid.as_raw(),
+        })
     }
 }
 

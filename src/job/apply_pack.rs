@@ -146,7 +146,7 @@ impl<D: Disk> ApplyPack<D> {
             if reader.is_at_end() {
                 return Progress::Done;
             }
-            let applied = PackOp::decode(&mut reader)
+            let applied = decode(&mut reader, tree)
                 .and_then(|op| applying.apply(&op, *at..*at + reader.at()));
             *at += reader.at();
             if let Err(error) = applied {
@@ -177,7 +177,7 @@ impl<D: Disk> ApplyPack<D> {
                 }
                 let ops = &buf[FRAME_HEAD_BYTES + run.ops.start..FRAME_HEAD_BYTES + run.ops.end];
                 let mut reader = Reader::new(ops, "PACK frame");
-                let op = PackOp::decode(&mut reader).expect("the first pass has decoded it");
+                let op = decode(&mut reader, tree).expect("the first pass has decoded it");
                 run.ops.start += reader.at();
                 let made = match &here {
                     Ok(here) => make_entry(disk, tree, here, &op),
@@ -196,6 +196,15 @@ impl<D: Disk> ApplyPack<D> {
             }
         }
     }
+}
+
+/// The next operation, its owner by this host's number.
+fn decode<'a, D: Disk>(reader: &mut Reader<'a>, tree: &Tree<D>) -> Result<PackOp<'a>, WireError> {
+    let mut op = PackOp::decode(reader)?;
+    if let Some(meta) = op.meta_mut() {
+        tree.owners.translate(meta);
+    }
+    Ok(op)
 }
 
 struct Applying<'a, D: Disk> {

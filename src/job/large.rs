@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::dir::FdCache;
 use super::entry::{close_dir, dress_file};
+use super::owners::Met;
 use super::read_pack::{DirPlan, is_consistent};
 use super::tree::{Outcomes, Tree};
 use crate::model::entry::{Kind, Stat};
@@ -19,16 +20,25 @@ pub struct OpenLarge<D: Disk> {
     pub plan: Arc<DirPlan<D>>,
     pub index: usize,
     cache: Arc<FdCache<D>>,
+    /// Where owners go by name.
+    met: Option<Arc<Met>>,
     pub opened: Option<Result<(SharedFd<D>, Stat), Why>>,
 }
 
 impl<D: Disk> OpenLarge<D> {
-    pub fn new(file: FileId, plan: Arc<DirPlan<D>>, index: usize, cache: Arc<FdCache<D>>) -> Self {
+    pub fn new(
+        file: FileId,
+        plan: Arc<DirPlan<D>>,
+        index: usize,
+        cache: Arc<FdCache<D>>,
+        met: Option<Arc<Met>>,
+    ) -> Self {
         Self {
             file,
             plan,
             index,
             cache,
+            met,
             opened: None,
         }
     }
@@ -57,6 +67,9 @@ impl<D: Disk> OpenLarge<D> {
         let stat = disk.stat(&fd).map_err(why)?;
         if stat.kind != Kind::File {
             return Err(Why::Changing); // Swapped since the scan: never read.
+        }
+        if let Some(met) = &self.met {
+            met.meet(disk, &[(stat.uid, stat.gid)]); // It may have another owner by now.
         }
         Ok((Arc::new(fd), stat))
     }

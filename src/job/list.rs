@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::dir::{Dir, FdCache, keeping_time};
 use super::marker;
 use super::own_name::{self, OwnName};
+use super::owners::Met;
 use super::tree::Tree;
 use crate::limits::{DIR_ENTRIES_MAX, FRAME_HEAD_BYTES, LIST_BUDGET_ENTRIES};
 use crate::model::entry::Stat;
@@ -158,15 +159,18 @@ pub struct ListSource<D: Disk> {
     done: usize,
     pub troubles: Vec<Trouble>,
     cache: Arc<FdCache<D>>,
+    /// Where owners go by name.
+    met: Option<Arc<Met>>,
 }
 
 impl<D: Disk> ListSource<D> {
-    pub fn new(dirs: Vec<SourceDir<D>>, cache: Arc<FdCache<D>>) -> Self {
+    pub fn new(dirs: Vec<SourceDir<D>>, cache: Arc<FdCache<D>>, met: Option<Arc<Met>>) -> Self {
         Self {
             dirs,
             done: 0,
             troubles: Vec::new(),
             cache,
+            met,
         }
     }
 
@@ -175,6 +179,11 @@ impl<D: Disk> ListSource<D> {
         while let Some(dir) = self.dirs.get_mut(self.done) {
             if dir.run(disk, &self.cache, &mut budget, &mut self.troubles) == Progress::Again {
                 return Progress::Again;
+            }
+            if let Some(met) = &self.met {
+                met.meet(disk, dir.listing.owners());
+                dir.stat
+                    .inspect(|stat| met.meet(disk, &[(stat.uid, stat.gid)]));
             }
             self.done += 1;
         }

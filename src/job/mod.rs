@@ -8,6 +8,7 @@
 //! | `PackJob` | source | reads small files into a PACK |
 //! | `OpenLarge`, `CheckLarge` | source | before and after a large file's content |
 //! | `OpenDest` | target | finds or makes DEST |
+//! | `ResolveOwners` | target | finds the numbers of declared owners |
 //! | `ListTarget` | target | lists directories into LISTING frames |
 //! | `ApplyPack` | target | applies a PACK, deletions included, in two passes |
 //! | `EndLarge` | target | names a large file, or drops it |
@@ -21,6 +22,7 @@ pub mod large;
 pub mod list;
 pub mod marker;
 pub mod own_name;
+pub mod owners;
 pub mod prune;
 pub mod read_pack;
 pub mod tree;
@@ -36,6 +38,7 @@ pub enum Work<D: Disk> {
     OpenLarge(large::OpenLarge<D>),
     CheckLarge(large::CheckLarge<D>),
     OpenDest(Box<dest::OpenDest<D>>),
+    ResolveOwners(owners::ResolveOwners<D>),
     ListTarget(Box<list::ListTarget<D>>),
     Apply(Box<apply_pack::ApplyPack<D>>),
     EndLarge(large::EndLarge<D>),
@@ -53,6 +56,7 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::OpenLarge(job) => job.run(disk),
             Self::CheckLarge(job) => job.run(disk),
             Self::OpenDest(job) => job.run(disk),
+            Self::ResolveOwners(job) => job.run(disk),
             Self::EndLarge(job) => job.run(disk),
             Self::Finish(job) => job.run(disk),
             Self::Retire(job) => job.run(disk),

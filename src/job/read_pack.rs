@@ -76,7 +76,8 @@ pub struct PackJob<D: Disk> {
     /// Out: bytes of file content.
     pub literal_bytes: u64,
     pub troubles: Vec<Trouble>,
-    /// Out: entries that outgrew the block since they were listed; they go as large files.
+    /// Out: entries that outgrew the block since they were listed, or changed hands, so that their
+    /// owner is not declared yet; they go as large files.
     pub grown: Vec<(Arc<DirPlan<D>>, usize)>,
 }
 
@@ -177,12 +178,12 @@ struct Filling<'a, D: Disk> {
 /// Why an entry did not get into the PACK.
 enum Missed {
     Failed(Attempt, Why),
-    /// It needs more room than was set aside.
+    /// It needs more room than was set aside, or its owner to be declared first.
     Grown,
 }
 
 impl<D: Disk> Filling<'_, D> {
-    /// `false` when the entry has outgrown the block.
+    /// `false` when the entry is to go as a large file.
     fn entry(&mut self, plan: &DirPlan<D>, index: usize) -> bool {
         let entry = plan.listing.get(index);
         let outcome = match plan.verdicts[index] {
@@ -310,6 +311,9 @@ impl<D: Disk> Filling<'_, D> {
         if before.kind != Kind::File {
             // Swapped for a fifo, device or directory since the scan: never read.
             return Err(Missed::Failed(Attempt::Open, Why::Changing));
+        }
+        if (before.uid, before.gid) != (entry.meta.uid, entry.meta.gid) {
+            return Err(Missed::Grown);
         }
         let size = usize::try_from(before.size).unwrap_or(usize::MAX);
         let len_at = encode_file_head(&mut self.writer, dir, entry.name, &Meta::from(&before));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::dir::{Dir, FdCache};
 use super::marker;
 use super::own_name::TempName;
+use super::owners::Owners;
 use super::used::{Refused, UsedIds};
 use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX, USED_RANGES_MAX};
 use crate::model::entry::Meta;
@@ -31,6 +32,7 @@ pub struct Tree<D: Disk> {
     pub fs: FsKind,
     pub root: Arc<Dir<D>>,
     pub cache: FdCache<D>,
+    pub owners: Owners,
     temp_counter: AtomicU64,
     state: Mutex<State<D>>,
 }
@@ -169,6 +171,7 @@ impl<D: Disk> Tree<D> {
             fs,
             root,
             cache,
+            owners: Owners::default(),
             temp_counter,
             state: Mutex::new(state),
         }

@@ -57,6 +57,11 @@ impl Listing {
         self.slots.is_empty()
     }
 
+    /// User and group of its entries, each pair at least once.
+    pub fn owners(&self) -> &[(u32, u32)] {
+        &self.owners
+    }
+
     /// Bytes of memory it stands for, for budgets.
     pub fn footprint_bytes(&self) -> usize {
         self.names.len() + self.slots.len() * size_of::<Slot>()

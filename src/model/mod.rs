@@ -6,6 +6,7 @@ pub mod id;
 pub mod listing;
 pub mod module;
 pub mod name;
+pub mod owner;
 pub mod policy;
 pub mod report;
 pub mod time;

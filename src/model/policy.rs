@@ -36,6 +36,6 @@ pub struct Policy {
     /// Let an empty source empty the target.
     pub allow_empty_source: bool,
     pub durability: Durability,
-    /// Owners travel as numbers only.
+    /// Owners keep their numbers, whatever their names.
     pub numeric_ids: bool,
 }

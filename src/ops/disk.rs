@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::Errno;
 use crate::model::entry::{Kind, Stat};
+use crate::model::owner::{Owner, OwnerKind};
 use crate::model::time::Mtime;
 
 /// What kind of file system a descriptor stands on, as far as it changes what we do.
@@ -106,6 +107,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn random_u64(&self) -> u64;
     /// The user and group this process acts as, and whether it may give files away (CAP_CHOWN).
     fn identity(&self) -> Identity;
+    /// What a user or group is called here, if it has a name. May ask a directory service and wait
+    /// for it; one that does not answer is as good as no name.
+    fn owner_name(&self, owner: Owner) -> Option<Vec<u8>>;
+    /// The user or group of that name. Waits as `owner_name`.
+    fn owner_id(&self, kind: OwnerKind, name: &[u8]) -> Option<u32>;
     /// Peak resident memory of this process.
     fn peak_rss_bytes(&self) -> u64 {
         0

@@ -5,6 +5,7 @@
 //! `source` and `target` are the two roles; `port` turns a byte stream into frames and back.
 
 pub mod error;
+mod owners;
 pub mod port;
 pub mod source;
 pub mod target;

@@ -8,12 +8,16 @@ use crate::job::Work;
 use crate::job::dir::FdCache;
 use crate::job::large::{CheckLarge, OpenLarge};
 use crate::job::list::{ListSource, Origin, SourceDir};
+use crate::job::owners::Met;
 use crate::job::read_pack::{DirPlan, PackJob, Verdict, entry_bytes, is_large};
-use crate::limits::{DIR_FDS_OPEN_MAX, FRAME_HEAD_BYTES, SEND_BLOCKS_PER_SESSION_MAX};
+use crate::limits::{
+    DIR_FDS_OPEN_MAX, FRAME_HEAD_BYTES, OWNERS_DECLARED_MAX, SEND_BLOCKS_PER_SESSION_MAX,
+};
 use crate::model::entry::{Kind, Meta, Stat};
 use crate::model::id::{DirId, FileId, ROOT};
 use crate::model::listing::Listing;
 use crate::model::name::Name;
+use crate::model::owner::OwnerMap;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Change, Exit, Side, Tell, Totals, Trouble, What, Why};
 use crate::model::time::Moment;
@@ -27,6 +31,7 @@ use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
 use crate::wire::head::chunk_digest;
 use crate::wire::hello::{Hello, Refused, Welcome};
 use crate::wire::list::{ListingReader, REQUEST_BYTES_MAX, Request, Section, Status};
+use crate::wire::owners::Mapped;
 use crate::wire::pack::PackOp;
 use crate::wire::report::{Done, Notice, Report, Stop};
 use crate::wire::{FrameKind, Head, WireError, seal};
@@ -75,6 +80,10 @@ pub struct Source<D: Disk> {
     /// ROOT takes its metadata, and may lose entries: some source gives its contents.
     root_is_listed: bool,
     cache: Arc<FdCache<D>>,
+    /// Where owners go by name: those that were met.
+    met: Option<Arc<Met>>,
+    /// The target's numbers of them.
+    owners: Arc<OwnerMap>,
     scan: Scan<D>,
     packer: Packer<D>,
     sender: Sender<D>,
@@ -109,6 +118,8 @@ impl<D: Disk> Source<D> {
         let root_is_listed = sources.origins.iter().any(|origin| origin.is_listed);
         Self {
             state: State::New,
+            met: (!hello.policy.numeric_ids).then(Arc::default),
+            owners: Arc::default(),
             hello,
             allow_empty_source,
             wants_items,
@@ -248,6 +259,9 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.send_next(env.now) {
             return Some(action);
         }
+        if self.state != State::New && self.met.as_ref().is_some_and(|met| met.has_found()) {
+            return self.declare_owners(env.blocks);
+        }
         match self.state {
             State::New => self.say_hello(env.blocks),
             State::Greeting | State::Reporting => self.poll_requests(env.blocks),
@@ -287,6 +301,18 @@ impl<D: Disk> Source<D> {
         self.send_next(Moment::default())
     }
 
+    /// Comes before any block is taken for a frame that may show them.
+    fn declare_owners(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
+        let mut buf = self.take_block(blocks)?;
+        let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+        if let Some(met) = &self.met {
+            met.declare(&mut writer);
+        }
+        let payload_bytes = writer.at();
+        self.send(buf, FrameKind::Owners, payload_bytes);
+        self.send_next(Moment::default())
+    }
+
     /// ROOT is listed at once, while HELLO travels, unless DEST may rename what is in it.
     fn start_root(&mut self) {
         let must_wait = self.single_file.is_some() && self.welcome.is_none();
@@ -295,6 +321,7 @@ impl<D: Disk> Source<D> {
             self.jobs.push_back(Work::ListSource(ListSource::new(
                 vec![root],
                 Arc::clone(&self.cache),
+                self.met.clone(),
             )));
         }
     }
@@ -358,6 +385,7 @@ impl<D: Disk> Source<D> {
                 return Some(Action::Job(Work::ListSource(ListSource::new(
                     batch,
                     Arc::clone(&self.cache),
+                    self.met.clone(),
                 ))));
             }
         }
@@ -370,6 +398,7 @@ impl<D: Disk> Source<D> {
                 plan,
                 index,
                 Arc::clone(&self.cache),
+                self.met.clone(),
             ))));
         }
         if let Some(action) = self.poll_pack(blocks) {
@@ -508,11 +537,15 @@ impl<D: Disk> Source<D> {
             FrameKind::Welcome if self.state == State::Greeting => {
                 self.welcomed(Welcome::decode(payload)?)
             }
+            FrameKind::Mapped if self.met.is_some() && self.welcome.is_some() => {
+                self.mapped(payload)
+            }
             FrameKind::Listing if self.welcome.is_some() => self.listing(payload),
             FrameKind::Notice if self.welcome.is_some() => self.notices(payload),
             FrameKind::Stop if self.welcome.is_some() => self.stops(payload),
             FrameKind::Report if self.welcome.is_some() => self.reported(payload),
             FrameKind::Welcome
+            | FrameKind::Mapped
             | FrameKind::Listing
             | FrameKind::Notice
             | FrameKind::Stop
@@ -522,6 +555,7 @@ impl<D: Disk> Source<D> {
             | FrameKind::Pack
             | FrameKind::Data
             | FrameKind::End
+            | FrameKind::Owners
             | FrameKind::Done => out_of_order(),
         }
     }
@@ -536,6 +570,9 @@ impl<D: Disk> Source<D> {
             .into());
         }
         self.welcome = Some(welcome);
+        if !welcome.rights.owners {
+            self.met = None; // Nobody asks for their names any more.
+        }
         if let Some(root) = self.root_job.as_mut()
             && welcome.file_named_by_dest
         {
@@ -554,7 +591,24 @@ impl<D: Disk> Source<D> {
         Ok(())
     }
 
-    fn rules(&self) -> Rules {
+    fn mapped(&mut self, payload: &[u8]) -> Result<(), SessionError> {
+        let mut reader = Reader::new(payload, "MAPPED frame");
+        let owners = Arc::make_mut(&mut self.owners);
+        while !reader.is_at_end() {
+            let Mapped { owner, number } = Mapped::decode(&mut reader)?;
+            owners.insert(owner, number);
+            if owners.len() > OWNERS_DECLARED_MAX {
+                return Err(WireError::TooMany {
+                    what: "owners",
+                    max: OWNERS_DECLARED_MAX,
+                }
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn rules<'a>(&self, owners: &'a OwnerMap) -> Rules<'a> {
         let rights = self
             .welcome
             .as_ref()
@@ -562,14 +616,16 @@ impl<D: Disk> Source<D> {
             .unwrap_or_default();
         Rules {
             rights,
+            owners,
             delete: self.hello.policy.delete,
         }
     }
 
     fn listing(&mut self, payload: &[u8]) -> Result<(), SessionError> {
         let mut reader = ListingReader::new(payload);
+        let owners = Arc::clone(&self.owners);
         while let Some(Section { dir, status, .. }) = reader.section()? {
-            let rules = self.rules_in(dir);
+            let rules = self.rules_in(dir, &owners);
             let Some(node) = self.scan.node(dir) else {
                 return Err(WireError::UnknownDir(dir.0).into());
             };
@@ -636,8 +692,8 @@ impl<D: Disk> Source<D> {
     }
 
     /// Deletes are for directories that were read whole, and stop at the first that was not.
-    fn rules_in(&self, dir: DirId) -> Rules {
-        let rules = self.rules();
+    fn rules_in<'a>(&self, dir: DirId, owners: &'a OwnerMap) -> Rules<'a> {
+        let rules = self.rules(owners);
         let is_whole = dir != ROOT || self.root_is_listed;
         let has_errors = self.scan.peek(dir).is_none_or(|node| node.has_errors);
         Rules {
@@ -714,6 +770,7 @@ impl<D: Disk> Source<D> {
             Work::OpenLarge(job) => self.opened(job),
             Work::CheckLarge(job) => self.finish_large(job.file, job.is_consistent, Why::Changing),
             Work::OpenDest(_)
+            | Work::ResolveOwners(_)
             | Work::ListTarget(_)
             | Work::Apply(_)
             | Work::EndLarge(_)
@@ -997,7 +1054,8 @@ impl<D: Disk> Source<D> {
             let name: Box<[u8]> = node.name.clone();
             self.make_dir(id, parent, &name, mode);
         }
-        let rules = self.rules();
+        let owners = Arc::clone(&self.owners);
+        let rules = self.rules(&owners);
         let (mut items, wants_items, totals) = (Vec::new(), self.wants_items, &mut self.totals);
         let merged = Merge::new(&listing).finish(&listing, rules, false, &mut |index, change| {
             if change.kind == Kind::File {
@@ -1126,7 +1184,8 @@ impl<D: Disk> Source<D> {
 
     /// One thing less keeps a directory open; what closes by it is closed at the target too.
     fn release(&mut self, id: DirId) {
-        let (rights, welcome) = (self.rules().rights, self.welcome);
+        let owners = Arc::clone(&self.owners);
+        let (rules, welcome) = (self.rules(&owners), self.welcome);
         let (root_is_listed, dry_run) = (self.root_is_listed, self.hello.policy.dry_run);
         let packer = &mut self.packer;
         self.scan.release(id, |id, node| {
@@ -1134,7 +1193,7 @@ impl<D: Disk> Source<D> {
                 && root_is_listed
                 && welcome
                     .zip(node.meta)
-                    .is_some_and(|(welcome, meta)| dir_differs(&meta, &welcome.root, rights));
+                    .is_some_and(|(welcome, meta)| dir_differs(&meta, &welcome.root, rules));
             let differs = node.differs || root_differs;
             let has_meta = !node.is_lost && !dry_run && (id != ROOT || root_is_listed);
             let must_set = has_meta && (node.is_new || node.is_touched || differs);

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::owners::Owners;
 use super::{Action, Env, Event, SessionError};
 use crate::job::Work;
 use crate::job::apply_pack::{ApplyPack, Pass};
@@ -134,6 +135,7 @@ pub struct Target<D: Disk> {
     /// PACKs whose entries are still to be made.
     making: VecDeque<Box<ApplyPack<D>>>,
     making_running: usize,
+    owners: Owners,
     requests: VecDeque<TargetDir<D>>,
     is_listing: bool,
     /// A list job whose frame went out and that wants another block.
@@ -190,6 +192,7 @@ impl<D: Disk> Target<D> {
             applying: None,
             making: VecDeque::new(),
             making_running: 0,
+            owners: Owners::default(),
             requests: VecDeque::new(),
             is_listing: false,
             listing: None,
@@ -452,8 +455,14 @@ impl<D: Disk> Target<D> {
             self.making_running += 1;
             return Some(Action::Job(Work::Apply(job)));
         }
+        if let Some(tree) = &self.tree
+            && let Some(job) = self.owners.next_job(tree)
+        {
+            return Some(Action::Job(Work::ResolveOwners(job)));
+        }
         if !self.is_applying
             && may_tell_more
+            && self.owners.are_known()
             && self.ends_running < ENDS_RUNNING_MAX
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
         {
@@ -465,7 +474,17 @@ impl<D: Disk> Target<D> {
         if has_notes && let Some(action) = self.poll_notices(env.blocks) {
             return Some(action);
         }
+        if self.owners.has_news()
+            && let Some(mut buf) = self.take_block(env.blocks)
+        {
+            let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+            self.owners.tell(&mut writer);
+            let payload_bytes = writer.at();
+            self.send(buf, FrameKind::Mapped, payload_bytes);
+            return self.send_next();
+        }
         if !self.is_listing
+            && self.owners.are_told()
             && (self.listing.is_some() || !self.requests.is_empty())
             && let Some(buf) = self.take_block(env.blocks)
         {
@@ -510,6 +529,7 @@ impl<D: Disk> Target<D> {
             && self.writes_running == 0
             && self.writes.is_empty()
             && self.held.is_none()
+            && self.owners.are_told()
     }
 
     /// The session can't go on: what is under way comes back, leftovers go, the source hears why.
@@ -522,6 +542,7 @@ impl<D: Disk> Target<D> {
         self.recv_held -= self.making.len();
         self.making.clear();
         self.requests.clear();
+        self.owners.drop_waiting();
         self.listing = None;
         self.held = None;
         match self.state {
@@ -655,7 +676,7 @@ impl<D: Disk> Target<D> {
                 return Ok(());
             }
             FrameKind::Data | FrameKind::End => return self.file_frame(head, buf),
-            FrameKind::List | FrameKind::Done => {}
+            FrameKind::List | FrameKind::Owners | FrameKind::Done => {}
             FrameKind::Hello
             | FrameKind::Welcome
             | FrameKind::Listing
@@ -663,12 +684,18 @@ impl<D: Disk> Target<D> {
             | FrameKind::Stop
             | FrameKind::Report
             | FrameKind::Refused
+            | FrameKind::Mapped
             | FrameKind::Ignorable => return Err(out_of_order.into()),
         }
         self.recv_held -= 1;
         let payload = &buf[FRAME_HEAD_BYTES..][..payload_bytes];
         if head.kind == FrameKind::List {
             return self.listed(payload);
+        }
+        if head.kind == FrameKind::Owners {
+            let tree = self.tree();
+            let are_set = tree.rights.owners && !tree.policy.numeric_ids;
+            return Ok(self.owners.take(payload, are_set)?);
         }
         Done::decode(payload)?;
         let is_settled = self.packs.is_empty() && !self.is_applying;
@@ -845,6 +872,7 @@ impl<D: Disk> Target<D> {
     fn job_done(&mut self, work: Work<D>, is_good: bool) -> Result<(), SessionError> {
         match work {
             Work::OpenDest(job) => self.opened(*job)?,
+            Work::ResolveOwners(job) => self.owners.resolved(job.mapped),
             Work::ListTarget(job) => self.list_done(job),
             Work::Apply(job) => self.applied(job)?,
             Work::EndLarge(job) => {

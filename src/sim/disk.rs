@@ -17,6 +17,7 @@ use super::prng::Prng;
 use super::tree::{Content, Entry, Tree};
 use crate::limits::{LINK_TARGET_BYTES_MAX, NAME_BYTES_MAX};
 use crate::model::entry::{Kind, Stat};
+use crate::model::owner::{Owner, OwnerKind};
 use crate::model::time::Mtime;
 use crate::ops::disk::{FsKind, Identity, Lock};
 use crate::ops::{Disk, Errno};
@@ -974,6 +975,20 @@ impl Disk for SimDisk {
 
     fn identity(&self) -> Identity {
         locked(&self.host).options.identity
+    }
+
+    fn owner_name(&self, owner: Owner) -> Option<Vec<u8>> {
+        let owners = &locked(&self.host).options.owners;
+        let known = owners.iter().find(|(known, _)| *known == owner);
+        known.map(|(_, name)| name.to_vec())
+    }
+
+    fn owner_id(&self, kind: OwnerKind, name: &[u8]) -> Option<u32> {
+        let owners = &locked(&self.host).options.owners;
+        let mut known = owners.iter().filter(|(owner, _)| owner.kind == kind);
+        known
+            .find(|(_, known)| *known == name)
+            .map(|(owner, _)| owner.id)
     }
 }
 

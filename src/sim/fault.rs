@@ -1,6 +1,7 @@
 //! What a simulated disk is like and what goes wrong with it: options, faults, and the calls that
 //! hooks and faults are aimed at.
 
+use crate::model::owner::Owner;
 use crate::ops::disk::Identity;
 
 /// How a simulated disk is, as long as it lives.
@@ -15,6 +16,8 @@ pub struct DiskOptions {
     pub is_volatile: bool,
     pub has_default_acl: bool,
     pub identity: Identity,
+    /// Users and groups that have names on this host.
+    pub owners: Vec<(Owner, &'static [u8])>,
     /// Seconds by which this host's clock is ahead of the world.
     pub skew_sec: i64,
     /// Nanoseconds between two times that the file system's own clock can tell apart.
@@ -36,6 +39,7 @@ impl Default for DiskOptions {
                 gid: 0,
                 is_root: true,
             },
+            owners: Vec::new(),
             skew_sec: 0,
             // CONFIG_HZ=250, the usual kernel: the clock that stamps inodes moves with the jiffy.
             tick_ns: 4_000_000,

@@ -11,6 +11,7 @@ use super::tree::{Content, Entry, Tree};
 use crate::client::plan::Source;
 use crate::model::entry::Kind;
 use crate::model::name::OWN_PREFIX;
+use crate::model::policy::Policy;
 use crate::wire::hello::Rights;
 
 /// What the sources come to: the tree that DEST is to become.
@@ -118,7 +119,9 @@ pub struct Expected {
     pub pushed: BTreeSet<Vec<u8>>,
 }
 
-pub fn expected(wanted: &Wanted, before: &Tree, delete: bool, rights: Rights) -> Expected {
+pub fn expected(wanted: &Wanted, before: &Tree, policy: Policy, scenario: &Scenario) -> Expected {
+    let (delete, rights) = (policy.delete, scenario.rights());
+    let owners = scenario.owner_map(policy);
     let mut tree = Tree::default();
     // Subtrees of the target that stay as they are: in the way, or of a kind that is not sent.
     let mut left: BTreeSet<Vec<u8>> = BTreeSet::new();
@@ -141,7 +144,9 @@ pub fn expected(wanted: &Wanted, before: &Tree, delete: bool, rights: Rights) ->
             left.insert(path.clone());
             continue;
         }
-        tree.entries.insert(path.clone(), entry.clone());
+        let mut entry = entry.clone();
+        owners.translate(&mut entry.meta);
+        tree.entries.insert(path.clone(), entry);
     }
     let pushed = tree.entries.keys().cloned().collect();
     for (path, entry) in &before.entries {

@@ -11,6 +11,7 @@ use super::tree::{Content, Entry, Shape, Tree};
 use crate::client::plan::Source;
 use crate::limits::{CHUNK_BYTES, LIST_BATCH_DIRS_MAX, PACK_FILE_BYTES_MAX};
 use crate::model::entry::Kind;
+use crate::model::owner::{Owner, OwnerKind, OwnerMap};
 use crate::model::policy::{Durability, Policy};
 use crate::ops::disk::Identity;
 use crate::stage::scan::LookAhead;
@@ -144,6 +145,15 @@ impl Scenario {
             ..rights
         });
         let mut blocks = || usize::try_from(2 + prng.skewed(15) - 1).expect("few");
+        // Drawn apart, so that the seeds from before there were names still tell their stories.
+        let mut named = Prng::new(seed ^ 0x6f77_6e65);
+        [disks[SOURCE].owners, disks[TARGET].owners] = draw_owners(&mut named);
+        if is_pair {
+            disks[TARGET].owners = disks[SOURCE].owners.clone();
+        }
+        for weather in &mut weathers {
+            weather.policy.numeric_ids = named.chance(250);
+        }
         Self {
             seed,
             is_pair,
@@ -160,11 +170,26 @@ impl Scenario {
                 dry_run: false,
                 delete_max: None,
                 allow_empty_source: true,
+                numeric_ids: named.chance(250),
                 ..draw_policy(&mut prng)
             },
             weathers,
             look_ahead: draw_look_ahead(&mut prng),
         }
+    }
+
+    /// The target's numbers of the source's owners, in a push with these wishes.
+    pub fn owner_map(&self, policy: Policy) -> OwnerMap {
+        let mut map = OwnerMap::default();
+        let names = names_of(&self.disks[SOURCE]).filter(|_| !policy.numeric_ids);
+        for (owner, name) in names {
+            let there = names_of(&self.disks[TARGET])
+                .find(|(known, other)| known.kind == owner.kind && *other == name);
+            if let Some((known, _)) = there {
+                map.insert(owner, known.id);
+            }
+        }
+        map
     }
 
     pub fn rights(&self) -> Rights {
@@ -221,6 +246,27 @@ impl Weather {
             room_bytes: prng.chance(50).then(|| prng.skewed(2_000_000)),
         }
     }
+}
+
+fn names_of(disk: &DiskOptions) -> impl Iterator<Item = (Owner, &'static [u8])> {
+    disk.owners.iter().copied()
+}
+
+/// Names of the owners in the trees, on both hosts: the same, others, one for two, or none.
+fn draw_owners(prng: &mut Prng) -> [Vec<(Owner, &'static [u8])>; 2] {
+    let mut owners = [Vec::new(), Vec::new()];
+    for kind in [OwnerKind::User, OwnerKind::Group] {
+        for (name, id) in [(&b"ann"[..], 1000), (b"bob", 65_534)] {
+            if prng.chance(850) {
+                owners[SOURCE].push((Owner { kind, id }, name));
+            }
+            if prng.chance(850) {
+                let id = *prng.pick(&[id, 1000, 2000, 65_534, 0]);
+                owners[TARGET].push((Owner { kind, id }, name));
+            }
+        }
+    }
+    owners
 }
 
 /// Often so little that it ends in the midst of a directory's subdirectories.

@@ -201,8 +201,7 @@ impl World {
         if is_success && is_promised && !policy.dry_run && !was_touched {
             let wanted = self.wanted();
             let before = root_of(&before, self.rename().is_some());
-            let expected =
-                oracle::expected(&wanted, &before, policy.delete, self.scenario.rights());
+            let expected = oracle::expected(&wanted, &before, policy, &self.scenario);
             let may_touch_root =
                 end.died.is_some() || weather.faults[TARGET].io_error_per_mille > 0;
             self.check_equal(&wanted, &expected, may_touch_root)
@@ -223,10 +222,9 @@ impl World {
     fn calm(&mut self) -> Result<(), String> {
         self.rejoin();
         let policy = self.scenario.policy;
-        let rights = self.scenario.rights();
         let wanted = self.wanted();
         let before = self.dest_tree();
-        let expected = oracle::expected(&wanted, &before, policy.delete, rights);
+        let expected = oracle::expected(&wanted, &before, policy, &self.scenario);
         let exit = if expected.blocked.is_empty() {
             Exit::Ok
         } else {

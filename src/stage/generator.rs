@@ -5,6 +5,7 @@
 use crate::job::read_pack::Verdict;
 use crate::model::entry::{Kind, Meta};
 use crate::model::listing::{Entry, Listing};
+use crate::model::owner::OwnerMap;
 use crate::model::report::{Change, What};
 use crate::wire::WireError;
 use crate::wire::hello::Rights;
@@ -65,8 +66,10 @@ impl Deletes {
 
 /// What decides besides the entries themselves.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct Rules<'a> {
     pub rights: Rights,
+    /// The target's numbers of the source's owners.
+    pub owners: &'a OwnerMap,
     /// What only the target has goes.
     pub delete: bool,
 }
@@ -88,7 +91,7 @@ impl Merge {
         &mut self,
         listing: &Listing,
         target: &Entry<'_>,
-        rules: Rules,
+        rules: Rules<'_>,
         each: &mut impl FnMut(usize, Change),
     ) -> Result<(), WireError> {
         let name = target.name.bytes();
@@ -115,7 +118,7 @@ impl Merge {
     pub fn finish(
         mut self,
         listing: &Listing,
-        rules: Rules,
+        rules: Rules<'_>,
         is_complete: bool,
         each: &mut impl FnMut(usize, Change),
     ) -> Merged {
@@ -144,7 +147,7 @@ impl Merge {
     fn only_source(
         &mut self,
         listing: &Listing,
-        rules: Rules,
+        rules: Rules<'_>,
         each: &mut impl FnMut(usize, Change),
     ) {
         let index = self.next;
@@ -157,7 +160,7 @@ impl Merge {
         self.verdicts.push(verdict);
     }
 
-    fn send(&mut self, kind: Kind, rules: Rules) -> Verdict {
+    fn send(&mut self, kind: Kind, rules: Rules<'_>) -> Verdict {
         if kind == Kind::Dir {
             return Verdict::Leave;
         }
@@ -173,7 +176,7 @@ impl Merge {
         index: usize,
         source: &Entry<'_>,
         target: &Entry<'_>,
-        rules: Rules,
+        rules: Rules<'_>,
         each: &mut impl FnMut(usize, Change),
     ) -> Verdict {
         let (kind, was) = (source.meta.kind, target.meta.kind);
@@ -194,7 +197,7 @@ impl Merge {
             self.specials_skipped += 1;
             return Verdict::Leave;
         }
-        let differs = compare(source, target, rules.rights);
+        let differs = compare(source, target, rules);
         if kind == Kind::Dir {
             if differs.is_any_meta() {
                 self.dirs_differ
@@ -250,9 +253,9 @@ impl Differs {
 
 /// Size and time decide whether content is the same, as in rsync; a link's length and time stand
 /// for its target. Suspect content is sent again whatever they say.
-fn compare(source: &Entry<'_>, target: &Entry<'_>, rights: Rights) -> Differs {
+fn compare(source: &Entry<'_>, target: &Entry<'_>, rules: Rules<'_>) -> Differs {
     let kind = source.meta.kind;
-    let meta = meta_differs(&source.meta, &target.meta, rights);
+    let meta = meta_differs(&source.meta, &target.meta, rules);
     let size = source.size != target.size && kind != Kind::Dir;
     let content = match kind {
         Kind::File => size || meta.mtime || target.is_suspect,
@@ -268,7 +271,8 @@ fn compare(source: &Entry<'_>, target: &Entry<'_>, rights: Rights) -> Differs {
 }
 
 /// How two directories' (or files') own metadata differ, as far as the session keeps it.
-pub fn meta_differs(source: &Meta, target: &Meta, rights: Rights) -> Differs {
+pub fn meta_differs(source: &Meta, target: &Meta, rules: Rules<'_>) -> Differs {
+    let Rules { rights, owners, .. } = rules;
     let wanted_mode = if rights.setid {
         source.mode
     } else {
@@ -279,14 +283,14 @@ pub fn meta_differs(source: &Meta, target: &Meta, rights: Rights) -> Differs {
         size: false,
         mtime: !target.mtime.satisfies(source.mtime),
         mode: source.kind != Kind::Symlink && wanted_mode != target.mode,
-        owner: rights.owners && source.uid != target.uid,
-        group: rights.owners && source.gid != target.gid,
+        owner: rights.owners && owners.uid(source.uid) != target.uid,
+        group: rights.owners && owners.gid(source.gid) != target.gid,
     }
 }
 
 /// Whether a directory's own metadata has to be set.
-pub fn dir_differs(source: &Meta, target: &Meta, rights: Rights) -> bool {
-    meta_differs(source, target, rights).is_any_meta()
+pub fn dir_differs(source: &Meta, target: &Meta, rules: Rules<'_>) -> bool {
+    meta_differs(source, target, rules).is_any_meta()
 }
 
 #[cfg(test)]
@@ -325,6 +329,7 @@ mod tests {
                 setid: true,
                 nodes: true,
             },
+            owners: &OwnerMap::default(),
             delete,
         };
         let mut listing = Listing::default();
@@ -401,6 +406,7 @@ mod tests {
         let listing = Listing::default();
         let rules = Rules {
             rights: Rights::default(),
+            owners: &OwnerMap::default(),
             delete: false,
         };
         let mut merge = Merge::new(&listing);

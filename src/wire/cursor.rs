@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An owner; the all-ones value would mean "leave it" to chown.
-    fn id(&mut self, what: &'static str) -> Result<u32, WireError> {
+    pub fn id(&mut self, what: &'static str) -> Result<u32, WireError> {
         match self.u32()? {
             u32::MAX => Err(WireError::Forbidden {
                 what,

@@ -33,6 +33,8 @@ pub enum WireError {
     DirTwice(u32),
     #[error("directory {0} is closed before directories below it")]
     OpenBelow(u32),
+    #[error("owner {0} is declared already")]
+    OwnerTwice(u32),
     #[error("file {0} was not begun, or has ended")]
     UnknownFile(u32),
     #[error("file {0} was begun already")]

@@ -17,6 +17,7 @@ pub enum FrameKind {
     Data = 0x04,
     End = 0x05,
     Done = 0x06,
+    Owners = 0x09,
     Ignorable = 0x70,
     Welcome = 0x81,
     Listing = 0x82,
@@ -24,6 +25,7 @@ pub enum FrameKind {
     Stop = 0x84,
     Report = 0x85,
     Refused = 0x86,
+    Mapped = 0x88,
 }
 
 impl FrameKind {
@@ -35,6 +37,7 @@ impl FrameKind {
             0x04 => Self::Data,
             0x05 => Self::End,
             0x06 => Self::Done,
+            0x09 => Self::Owners,
             0x70..=0x7f => Self::Ignorable,
             0x81 => Self::Welcome,
             0x82 => Self::Listing,
@@ -42,6 +45,7 @@ impl FrameKind {
             0x84 => Self::Stop,
             0x85 => Self::Report,
             0x86 => Self::Refused,
+            0x88 => Self::Mapped,
             other => return Err(WireError::UnknownKind(other)),
         })
     }
@@ -54,6 +58,7 @@ impl FrameKind {
             Self::Data => "DATA",
             Self::End => "END",
             Self::Done => "DONE",
+            Self::Owners => "OWNERS",
             Self::Ignorable => "ignorable",
             Self::Welcome => "WELCOME",
             Self::Listing => "LISTING",
@@ -61,6 +66,7 @@ impl FrameKind {
             Self::Stop => "STOP",
             Self::Report => "REPORT",
             Self::Refused => "REFUSED",
+            Self::Mapped => "MAPPED",
         }
     }
 }
@@ -171,13 +177,15 @@ fn body_check(kind: FrameKind, payload: &[u8]) -> u64 {
         | FrameKind::Pack
         | FrameKind::End
         | FrameKind::Done
+        | FrameKind::Owners
         | FrameKind::Ignorable
         | FrameKind::Welcome
         | FrameKind::Listing
         | FrameKind::Notice
         | FrameKind::Stop
         | FrameKind::Report
-        | FrameKind::Refused => payload,
+        | FrameKind::Refused
+        | FrameKind::Mapped => payload,
     };
     XxHash3_64::oneshot(checked)
 }

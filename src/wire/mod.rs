@@ -17,8 +17,9 @@
 //! ```text
 //!   source                                            target
 //!     | HELLO ------------------------------------------> |  opens DEST
-//!     | LIST dir 0 -------------------------------------> |
+//!     | OWNERS, if there are names; LIST dir 0 ----------> |
 //!     | <------------------------------------------ WELCOME |
+//!     | <----------------------- MAPPED, if numbers differ |
 //!     | <------------------------------------ LISTING dir 0 |
 //!     | LIST dirs 1, 2, 3, ... -------------------------> |  far ahead of the PACKs
 //!     | PACK: delete, mkdir, small files, begin f, ... -> |
@@ -95,6 +96,7 @@
 //! | `0x04` | DATA | source | a chunk, [section 8](#data) |
 //! | `0x05` | END | source | [section 8](#end) |
 //! | `0x06` | DONE | source | [section 9](#done) |
+//! | `0x09` | OWNERS | source | items, [section 6](#owners-and-mapped) |
 //! | `0x07` `0x08` | SIGN, TOKENS | source | reserved, [section 15](#15-reserved-signatures-and-tokens) |
 //! | `0x70`..`0x7f` | ignorable | both | anything |
 //! | `0x81` | WELCOME | target | [section 4](#welcome) |
@@ -103,6 +105,7 @@
 //! | `0x84` | STOP | target | items, [section 9](#stop) |
 //! | `0x85` | REPORT | target | [section 9](#report) |
 //! | `0x86` | REFUSED | target | [section 4](#refused) |
+//! | `0x88` | MAPPED | target | items, [section 6](#owners-and-mapped) |
 //! | `0x87` | SIGNATURE | target | reserved, [section 15](#15-reserved-signatures-and-tokens) |
 //!
 //! A receiver checks an **ignorable** frame's head and body like any other's and reads over it, in
@@ -142,7 +145,7 @@
 //! | dry run | 0 | the target changes nothing |
 //! | delete | 1 | DELETE without "makes room" is legal, and subtrees go |
 //! | delete max | 2 | at most "delete max" entries are deleted; the others are counted as skipped |
-//! | numeric ids | 3 | owners are numbers only. In version 1 they always are; the bit is carried and changes nothing |
+//! | numeric ids | 3 | owners are numbers only: no name is looked up, and MAPPED is never sent |
 //! | DEST is a directory | 4 | section 5 |
 //! | single file | 5 | section 5 |
 //! | tell deletes | 6 | each deletion is told by a NOTICE, not only counted |
@@ -164,7 +167,7 @@
 //!
 //! | flag | bit | |
 //! |---|---|---|
-//! | owners | 0 | uid and gid of `meta` are set; otherwise everything belongs to the target's user |
+//! | owners | 0 | uid and gid of `meta`, or what [MAPPED](#owners-and-mapped) says of them, are set; otherwise everything belongs to the target's user |
 //! | setid | 1 | set-id bits are set; otherwise they are dropped, and the source compares without them |
 //! | nodes | 2 | NODE is legal |
 //! | file named by DEST | 3 | section 5; legal only as the answer to "single file" |
@@ -292,6 +295,38 @@
 //! files. *Suspect* means that a crash may have cut off the session that wrote the file: whatever
 //! its size and time say, the source sends it again.
 //!
+//! ## OWNERS and MAPPED
+//!
+//! Users and groups travel as the source's numbers, in every `meta` that it sends. What they are
+//! *called* there it says once, in OWNERS; a target that knows the name gives what belongs to that
+//! number to its own user or group of that name, whatever number that has. Items of OWNERS:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | kind | `u8` | 1 user, 2 group |
+//! | id | `u32` | the source's number; not 0, not `0xffffffff`; of each kind once in a session |
+//! | name | `u8` + n | a length, then that many bytes: 1 to 255, no NUL, no colon, no newline |
+//!
+//! A source declares an owner before the LIST of a directory that shows it, and before the PACK that
+//! carries it, ROOT's own too; so the first OWNERS may come before WELCOME. It need not declare any: what
+//! has no name, or was not declared, keeps its number, and so does what the target has no name for.
+//! 0 is root and is 0 everywhere. At most 65,536 are declared ([`OWNERS_DECLARED_MAX`]).
+//!
+//! With WELCOME's *owners* and without HELLO's *numeric ids* the target looks each name up, before
+//! it applies a PACK or answers a LIST that came later; otherwise it reads over them. Of those that
+//! have **another** number there it tells the source, before those answers, in items of MAPPED:
+//!
+//! | field | | |
+//! |---|---|---|
+//! | kind | `u8` | 1 user, 2 group |
+//! | id | `u32` | the source's number, as it was declared |
+//! | number | `u32` | the target's; not `0xffffffff` |
+//!
+//! Nobody else translates: LISTING and WELCOME hold the target's own numbers, and what a source sends
+//! are its own, after MAPPED as before. Two owners may have one number at the target, or one
+//! may have the number of another: that is why the source compares by way of MAPPED and
+//! never back.
+//!
 //! ## What is the same
 //!
 //! The source alone decides; the target sets what it is told. Sources that are to agree about one
@@ -307,7 +342,8 @@
 //!
 //! An **mtime** is the same if the seconds agree, and the nanoseconds agree or are 0 at the target,
 //! whose file system may know none. **Mode** is all twelve bits; without WELCOME's *setid* those two
-//! are wanted as 0. **Owners** are compared with *owners* only. Without *nodes* a fifo, socket or
+//! are wanted as 0. **Owners** are compared with *owners* only: the source's number, or the one that
+//! MAPPED gave for it, with the number in the LISTING or WELCOME. Without *nodes* a fifo, socket or
 //! device of the source is passed over, whatever has its name at the target.
 //!
 //! Content that differs makes FILE, BEGIN, SYMLINK or NODE; where only metadata does, META is enough.
@@ -480,15 +516,15 @@
 //! | source | sends | accepts | goes on to |
 //! |---|---|---|---|
 //! | new | HELLO | | greeting |
-//! | greeting | LIST of ROOT | WELCOME | pushing |
-//! | pushing | LIST, PACK, DATA, END, DONE | LISTING, NOTICE, STOP, REPORT 11 | reporting, after DONE |
-//! | reporting | | LISTING, NOTICE, STOP, REPORT | over: it closes the stream |
+//! | greeting | OWNERS, LIST of ROOT | WELCOME | pushing |
+//! | pushing | OWNERS, LIST, PACK, DATA, END, DONE | MAPPED, LISTING, NOTICE, STOP, REPORT 11 | reporting, after DONE |
+//! | reporting | | MAPPED, LISTING, NOTICE, STOP, REPORT | over: it closes the stream |
 //!
 //! | target | takes frames | accepts | sends | goes on to |
 //! |---|---|---|---|---|
 //! | awaiting HELLO | yes | HELLO | | opening |
 //! | opening | no | | WELCOME or REFUSED | serving |
-//! | serving | while it has room | LIST, PACK, DATA, END, DONE | LISTING, NOTICE, STOP | finishing, when DONE is in and all work is done |
+//! | serving | while it has room | OWNERS, LIST, PACK, DATA, END, DONE | MAPPED, LISTING, NOTICE, STOP | finishing, when DONE is in and all work is done |
 //! | finishing | no | | | reporting, when its last job is done |
 //! | reporting | yes, and drops them | anything | REPORT or REFUSED | over: when the source closed the stream |
 //!
@@ -496,6 +532,7 @@
 //! error. (What a source sends before the WELCOME, a target takes up after it and can't tell from
 //! what came in time.) On each side frames are heard in stream order; what overtakes what afterwards:
 //!
+//! - OWNERS are looked up before later PACKs are applied and later LISTs answered.
 //! - LIST is answered beside the PACKs and says nothing about them.
 //! - Operations wait for those before them, but for entries (section 7). DATA waits for its BEGIN and
 //!   then for nothing.
@@ -568,6 +605,8 @@
 //! | text for people | 4096 bytes | [`PEER_TEXT_BYTES_MAX`] |
 //! | path in a NOTICE | 8192 bytes | [`report::NOTICE_PATH_BYTES_MAX`] |
 //! | directories declared and not closed | 262,144 | [`DIRS_DECLARED_MAX`] |
+//! | owners declared | 65,536 | [`OWNERS_DECLARED_MAX`] |
+//! | name of an owner | 255 bytes | [`OWNER_NAME_BYTES_MAX`] |
 //! | large files begun and not ended | 256 | [`INCOMING_FILES_MAX`] |
 //! | ranges of numbers used, of directories and of files | 262,144 | [`USED_RANGES_MAX`] |
 //!
@@ -622,6 +661,8 @@
 //! [`PEER_TEXT_BYTES_MAX`]: crate::limits::PEER_TEXT_BYTES_MAX
 //! [`INCOMING_FILES_MAX`]: crate::limits::INCOMING_FILES_MAX
 //! [`USED_RANGES_MAX`]: crate::limits::USED_RANGES_MAX
+//! [`OWNERS_DECLARED_MAX`]: crate::limits::OWNERS_DECLARED_MAX
+//! [`OWNER_NAME_BYTES_MAX`]: crate::limits::OWNER_NAME_BYTES_MAX
 //! [`LISTS_WAITING_MAX`]: crate::limits::LISTS_WAITING_MAX
 //! [`NOTICES_WAITING_MAX`]: crate::limits::NOTICES_WAITING_MAX
 //! [`DIRS_DECLARED_MAX`]: crate::limits::DIRS_DECLARED_MAX
@@ -635,6 +676,7 @@ pub mod error;
 pub mod head;
 pub mod hello;
 pub mod list;
+pub mod owners;
 pub mod pack;
 pub mod report;
 

@@ -81,6 +81,21 @@ pub enum PackOp<'a> {
     Close { dir: DirId, meta: Option<Meta> },
 }
 
+impl PackOp<'_> {
+    /// The metadata that it sets.
+    pub fn meta_mut(&mut self) -> Option<&mut Meta> {
+        match self {
+            Self::File { meta, .. }
+            | Self::Symlink { meta, .. }
+            | Self::Node { meta, .. }
+            | Self::Meta { meta, .. }
+            | Self::Begin { meta, .. } => Some(meta),
+            Self::Close { meta, .. } => meta.as_mut(),
+            Self::Delete { .. } | Self::MakeDir { .. } => None,
+        }
+    }
+}
+
 const DELETE: u8 = 1;
 const MAKE_DIR: u8 = 2;
 const FILE: u8 = 3;

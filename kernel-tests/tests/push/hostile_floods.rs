@@ -118,6 +118,29 @@ fn directories_without_end_are_refused(scene) {
 }
 
 on_routes! { tcp;
+fn owners_without_end_are_refused(scene) {
+    require!(Need::Sy);
+    let before = scene.server().rss_bytes();
+    let mut evil = greeted(scene);
+    let mut id = 1;
+    while id < 1_000_000 {
+        let mut owners = Vec::new();
+        while owners.len() < evil::PAYLOAD_MAX - 300 {
+            owners.extend(evil::owner(1 + (id % 2) as u8, id, &[b'n'; 255]));
+            id += 1;
+        }
+        if !evil.send(&evil::frame(evil::OWNERS, &owners)) {
+            break;
+        }
+    }
+    let last = evil.last();
+    assert!(matches!(&last, Last::Refused(6, text) if text.contains("owners: more than 65536")), "{last:?}");
+    assert_grew_less(scene, before, 32 * MIB);
+    push_beside(scene);
+}
+}
+
+on_routes! { tcp;
 fn large_files_without_end_are_refused_before_descriptors_run_out(scene) {
     require!(Need::Sy);
     let before = scene.server().fd_count();

@@ -566,6 +566,12 @@ fn frames_out_of_their_time_are_refused(scene) {
         (vec![evil::pack(&[begin(4)]), evil::done()], "file 1 was not begun, or has ended"),
         (vec![evil::pack(&[evil::op_delete(ROOT, b"stays", 0)])], "listing was not completed"),
         (vec![evil::pack(&[evil::op_delete(3, b"stays", 0)])], "directory 3 was not declared"),
+        (vec![evil::frame(evil::OWNERS, &evil::owner(1, 7, b"ann").repeat(2))], "owner 7 is declared already"),
+        (vec![evil::frame(evil::OWNERS, &evil::owner(1, 0, b"root"))], "owner that has no name"),
+        (vec![evil::frame(evil::OWNERS, &evil::owner(3, 7, b"ann"))], "kind of an owner"),
+        (vec![evil::frame(evil::OWNERS, &evil::owner(2, 7, b"a:b"))], "name of an owner"),
+        (vec![evil::frame(evil::OWNERS, &evil::owner(2, 7, b""))], "name of an owner"),
+        (vec![evil::frame(evil::OWNERS, &evil::owner(2, 7, b"ann")[..7])], "OWNERS frame ends in the middle"),
         (vec![evil::pack(&[vec![9, 0, 0, 0, 0, 1, b'x']])], "PACK operation"),
         (vec![evil::pack(&[evil::op_delete(ROOT, b"stays", 2)])], "DELETE flag"),
         (vec![evil::pack(&[Bytes::new().u8(8).u32(ROOT).u8(2).0])], "CLOSE flag"),
@@ -573,7 +579,7 @@ fn frames_out_of_their_time_are_refused(scene) {
         println!("{words}");
         refuses(scene, &[frames, vec![evil::done()]].concat(), words);
     }
-    for kind in [evil::WELCOME, evil::LISTING, evil::NOTICE, evil::STOP, evil::REPORT, evil::REFUSED] {
+    for kind in [evil::WELCOME, evil::LISTING, evil::NOTICE, evil::STOP, evil::REPORT, evil::REFUSED, evil::MAPPED] {
         refuses(scene, &[evil::frame(kind, b"x")], "frame where none may come");
     }
     for kind in [0x00, 0x07, 0x6f, 0x80, 0x87, 0xff] {

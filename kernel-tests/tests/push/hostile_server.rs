@@ -86,6 +86,7 @@ fn a_wrong_greeting_ends_a_push_with_one_line(scene) {
         evil::frame(evil::WELCOME, b""),
         [evil::welcome(1), evil::welcome(1)].concat(),
         [evil::welcome(1), evil::report(0)].concat(),
+        [evil::welcome(1), evil::frame(evil::MAPPED, &Bytes::new().u8(1).u32(7).u32(8).0)].concat(),
         [evil::welcome(1), evil::report(99)].concat(),
     ] {
         push_to(scene, &[], say(bytes)).exits(12);

@@ -22,6 +22,7 @@ mod hostile_frames;
 mod hostile_server;
 mod metadata;
 mod names;
+mod owners;
 mod second_implementation;
 mod source_changes;
 mod sources;
