@@ -251,6 +251,7 @@ impl Listener for Output {
             Tell::Item { change, path } if self.show.items => self.item(change, &path),
             Tell::Deleted { kind, path } if self.show.items => self.deleted(kind, &path),
             Tell::Item { .. } | Tell::Deleted { .. } => {}
+            Tell::IsTarget { path } => self.say(messages::target_inside_source(&path)),
             Tell::Trouble(trouble) => {
                 self.errors_told += 1;
                 let message = messages::trouble(&trouble);

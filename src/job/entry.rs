@@ -218,7 +218,7 @@ fn file<D: Disk>(
             Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
             Durability::None | Durability::Session => Ok(()),
         });
-    name_or_drop(disk, tree, here, &temp, name, written)
+    name_or_drop(disk, tree, here, &temp, name, content.len(), written)
 }
 
 /// Gives what stands under `temp` its name if all before went well, and else removes it.
@@ -228,6 +228,7 @@ fn name_or_drop<D: Disk>(
     here: &Here<D>,
     temp: &TempName,
     name: Name<'_>,
+    content_bytes: usize,
     before: Result<(), Failed>,
 ) -> Result<(), Failed> {
     let named = before.and_then(|()| {
@@ -235,7 +236,10 @@ fn name_or_drop<D: Disk>(
             .map_err(errno(Attempt::Rename))
     });
     match named {
-        Ok(()) => tree.count(|counts| counts.files_made += 1),
+        Ok(()) => tree.count(|counts| {
+            counts.files_made += 1;
+            counts.literal_bytes += content_bytes as u64;
+        }),
         Err(_) => drop_temp(disk, &here.fd, temp.bytes()),
     }
     named
@@ -265,7 +269,7 @@ fn by_name<D: Disk>(
     let temp: TempName = tree.temp_name();
     opened_up(disk, &here.dir, &here.fd, || make(temp.bytes())).map_err(errno(attempt))?;
     let made = dress_by_name(disk, tree, here, temp.bytes(), meta).map_err(errno(Attempt::SetMeta));
-    name_or_drop(disk, tree, here, &temp, name, made)
+    name_or_drop(disk, tree, here, &temp, name, 0, made)
 }
 
 /// Owner, mode and, last, time of an entry that can't be opened.

@@ -75,6 +75,8 @@ pub struct PackJob<D: Disk> {
     pub payload_bytes: usize,
     /// Out: bytes of file content.
     pub literal_bytes: u64,
+    /// Out: files, links and nodes in it. Until the target's REPORT they count as sent.
+    pub files_count: u64,
     pub troubles: Vec<Trouble>,
     /// Out: entries that outgrew the block since they were listed, or changed hands, so that their
     /// owner is not declared yet; they go as large files.
@@ -99,6 +101,7 @@ impl<D: Disk> PackJob<D> {
             cache,
             payload_bytes: 0,
             literal_bytes: 0,
+            files_count: 0,
             troubles: Vec::new(),
             grown: Vec::new(),
         }
@@ -121,6 +124,7 @@ impl<D: Disk> PackJob<D> {
             writer,
             troubles,
             literal_bytes: 0,
+            files_count: 0,
             here: None,
         };
         for step in &*steps {
@@ -138,6 +142,7 @@ impl<D: Disk> PackJob<D> {
         }
         self.payload_bytes = filling.writer.at();
         self.literal_bytes = filling.literal_bytes;
+        self.files_count = filling.files_count;
     }
 }
 
@@ -171,6 +176,7 @@ struct Filling<'a, D: Disk> {
     writer: Writer<'a>,
     troubles: &'a mut Vec<Trouble>,
     literal_bytes: u64,
+    files_count: u64,
     /// The origin whose descriptor was used last.
     here: Option<(u16, SharedFd<D>)>,
 }
@@ -201,8 +207,9 @@ impl<D: Disk> Filling<'_, D> {
             Verdict::Send => {
                 let start = self.writer.at();
                 let sent = self.send(plan, &entry);
-                if sent.is_err() {
-                    self.writer.rewind(start);
+                match sent {
+                    Ok(()) => self.files_count += 1,
+                    Err(_) => self.writer.rewind(start),
                 }
                 sent
             }

@@ -58,6 +58,8 @@ struct State<D: Disk> {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counts {
     pub files_made: u64,
+    /// Of the files that came in PACKs.
+    pub literal_bytes: u64,
     pub dirs_made: u64,
     pub meta_fixed: u64,
     pub deleted: u64,

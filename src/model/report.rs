@@ -75,6 +75,8 @@ pub enum Tell {
     Item { change: Change, path: Vec<u8> },
     /// An entry was deleted at the target, or would be.
     Deleted { kind: Kind, path: Vec<u8> },
+    /// A directory of the source is DEST itself: it is not sent into itself.
+    IsTarget { path: Vec<u8> },
     /// An entry failed; the push goes on.
     Trouble(Trouble),
 }

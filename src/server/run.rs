@@ -48,7 +48,7 @@ pub fn doctor() -> Exit {
     let found = probe::doctor(here.as_deref().ok(), &LaneTable::default());
     let is_able = found.engine.is_ok();
     // Nobody is left to be told that the terminal is closed.
-    let _ = io::Write::write_all(&mut io::stdout(), format!("{found}").as_bytes());
+    let _ = io::Write::write_all(&mut io::stdout(), format!("{found}\n").as_bytes());
     if is_able { Exit::Ok } else { Exit::Start }
 }
 

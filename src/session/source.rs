@@ -79,6 +79,8 @@ pub struct Source<D: Disk> {
     dest_name: Option<Box<[u8]>>,
     /// ROOT takes its metadata, and may lose entries: some source gives its contents.
     root_is_listed: bool,
+    /// ROOT itself at the source, once it is listed; that may be before WELCOME tells the target's.
+    root_stat: Option<Stat>,
     cache: Arc<FdCache<D>>,
     /// Where owners go by name: those that were met.
     met: Option<Arc<Met>>,
@@ -127,6 +129,7 @@ impl<D: Disk> Source<D> {
             single_file: sources.single_file.clone(),
             dest_name: sources.dest_name.clone(),
             root_is_listed,
+            root_stat: None,
             scan: Scan::new(sources.origins.clone()),
             sources: Some(sources),
             cache,
@@ -570,6 +573,9 @@ impl<D: Disk> Source<D> {
             .into());
         }
         self.welcome = Some(welcome);
+        if self.root_stat.is_some_and(|stat| self.is_target(&stat)) {
+            return Err(SessionError::OntoItself);
+        }
         if !welcome.rights.owners {
             self.met = None; // Nobody asks for their names any more.
         }
@@ -634,11 +640,10 @@ impl<D: Disk> Source<D> {
             };
             let mut items = Vec::new();
             let (totals, wants_items) = (&mut self.totals, self.wants_items);
+            let is_dry = self.hello.policy.dry_run;
             let sizes = &*listing;
             let mut each = |index: usize, change: Change| {
-                if change.kind == Kind::File && change.what != What::Meta {
-                    totals.bytes_to_send += sizes.size(index);
-                }
+                plan_change(totals, &change, sizes.size(index), is_dry);
                 if wants_items {
                     items.push((index, change));
                 }
@@ -666,9 +671,7 @@ impl<D: Disk> Source<D> {
             }
             let complete = status == Status::Complete;
             let merged = merge.finish(&listing, rules, complete, &mut |index, change| {
-                if change.kind == Kind::File && change.what != What::Meta {
-                    totals.bytes_to_send += listing.size(index);
-                }
+                plan_change(totals, &change, listing.size(index), is_dry);
                 if wants_items {
                     items.push((index, change));
                 }
@@ -748,7 +751,13 @@ impl<D: Disk> Source<D> {
         if self.state != State::Reporting && report.exit != Exit::FileIo {
             return Err(WireError::OutOfOrder { frame: "REPORT" }.into());
         }
+        let planned = self.totals;
         report.add_to(&mut self.totals);
+        if self.hello.policy.dry_run {
+            self.totals.files_sent = planned.files_sent;
+            self.totals.dirs_made = planned.dirs_made;
+            self.totals.meta_fixed = planned.meta_fixed;
+        }
         self.report = Some(report);
         self.state = State::Over;
         Ok(())
@@ -806,6 +815,7 @@ impl<D: Disk> Source<D> {
                 && let Some(stat) = &stat
             {
                 node.meta = Some(Meta::from(stat));
+                self.root_stat = Some(*stat);
             }
             let is_new = node.is_new;
             let parent = node.parent;
@@ -817,6 +827,8 @@ impl<D: Disk> Source<D> {
                 let node = self.scan.node(id).expect("looked up above");
                 node.is_lost = true;
                 self.scan.listed(id, Listing::default(), Vec::new());
+                let path = self.scan.path(id);
+                self.tells.push_back(Tell::IsTarget { path });
                 continue;
             }
             self.scan.listed(id, listing, merged);
@@ -859,6 +871,7 @@ impl<D: Disk> Source<D> {
 
     fn packed(&mut self, job: PackJob<D>) {
         self.totals.literal_bytes += job.literal_bytes;
+        self.totals.files_sent += job.files_count;
         self.packer.filled(job.number, job.buf, job.payload_bytes);
         for trouble in job.troubles {
             self.trouble(trouble);
@@ -938,6 +951,7 @@ impl<D: Disk> Source<D> {
         let (large, digest) = self.sender.finish(file, is_good);
         self.ends.push_back(End { file, digest });
         let dir = large.plan.id;
+        self.totals.files_sent += u64::from(digest.is_some());
         if digest.is_some() || large.was_stopped() {
             return self.large_ended(dir);
         }
@@ -1057,10 +1071,9 @@ impl<D: Disk> Source<D> {
         let owners = Arc::clone(&self.owners);
         let rules = self.rules(&owners);
         let (mut items, wants_items, totals) = (Vec::new(), self.wants_items, &mut self.totals);
+        let is_dry = self.hello.policy.dry_run;
         let merged = Merge::new(&listing).finish(&listing, rules, false, &mut |index, change| {
-            if change.kind == Kind::File {
-                totals.bytes_to_send += listing.size(index);
-            }
+            plan_change(totals, &change, listing.size(index), is_dry);
             if wants_items {
                 items.push((index, change));
             }
@@ -1087,6 +1100,7 @@ impl<D: Disk> Source<D> {
             self.tells.push_back(Tell::Item { change, path });
         }
         if self.hello.policy.dry_run {
+            self.totals.dirs_made += 1;
             return;
         }
         let name = Name::any(name).expect("scanned as a Name");
@@ -1221,6 +1235,19 @@ fn close<D: Disk>(packer: &mut Packer<D>, id: DirId, node: &Node<D>, must_set: b
     if id == ROOT || node.is_declared {
         let meta = node.meta.filter(|_| must_set);
         packer.queue(&PackOp::Close { dir: id, meta });
+    }
+}
+
+/// Counts a change that is to come. In a dry run it is all that there is to count.
+fn plan_change(totals: &mut Totals, change: &Change, size: u64, is_dry: bool) {
+    if change.kind == Kind::File && change.what != What::Meta {
+        totals.bytes_to_send += size;
+    }
+    if is_dry && change.kind != Kind::Dir {
+        match change.what {
+            What::Make | What::Update => totals.files_sent += 1,
+            What::Meta => totals.meta_fixed += 1,
+        }
     }
 }
 

@@ -260,6 +260,7 @@ impl<D: Disk> Target<D> {
         if let Some(tree) = &self.tree {
             let counts = tree.counts();
             totals.files_sent = counts.files_made;
+            totals.literal_bytes += counts.literal_bytes;
             totals.dirs_made = counts.dirs_made;
             totals.meta_fixed = counts.meta_fixed;
             totals.files_deleted = counts.deleted;
@@ -394,10 +395,13 @@ impl<D: Disk> Target<D> {
     fn report(&self) -> Report {
         let counts = self.tree().counts();
         let text = self.fatal.as_ref().map(|fatal| {
-            let mut text = fatal.path.clone();
-            text.extend_from_slice(if text.is_empty() { b"" } else { b": " });
-            text.extend_from_slice(std::io::Error::from(fatal.errno).to_string().as_bytes());
-            text
+            let place = if fatal.path.is_empty() {
+                b"DEST"
+            } else {
+                &*fatal.path
+            };
+            let why = std::io::Error::from(fatal.errno).to_string();
+            [place, b": ", why.as_bytes()].concat()
         });
         Report {
             exit: self.report_exit(),

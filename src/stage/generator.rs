@@ -200,6 +200,7 @@ impl Merge {
         let differs = compare(source, target, rules);
         if kind == Kind::Dir {
             if differs.is_any_meta() {
+                each(index, differs.change(kind, What::Meta));
                 self.dirs_differ
                     .push(u32::try_from(index).expect("limits bound a directory's entries"));
             }

@@ -204,6 +204,30 @@ fn the_summary_counts_what_happened(scene) {
 }
 }
 
+on_routes! { embedded, tcp, ssh;
+fn a_dry_run_counts_what_the_push_then_does(scene) {
+    plant_hands(&scene.src());
+    plant::file(scene.dst().join("text"), "older");
+    let dry = scene.push(&["-n", "--json"]).run().ok().summary();
+    let wet = scene.push(&["--json"]).run().ok().summary();
+    assert!(dry.files_sent > 0);
+    assert_eq!(dry.files_sent, wet.files_sent);
+}
+}
+
+on_routes! { embedded, tcp, ssh;
+fn a_directory_of_other_metadata_is_itemized(scene) {
+    plant::file(scene.src().join("dir/file"), "text");
+    scene.assert_pushes::<&str>(&[]);
+    plant::chmod(scene.src().join("dir"), 0o700);
+    let dry = scene.push(&["-n", "-i"]).run().ok();
+    let wet = scene.push(&["-i"]).run().ok();
+    assert_eq!(wet.itemized(), [".d...p..... dir/"], "{wet}");
+    assert_eq!(dry.itemized(), wet.itemized(), "{dry}");
+    scene.assert_arrived();
+}
+}
+
 on_routes! { embedded, tcp, unix, ssh;
 fn a_quiet_push_says_nothing_and_a_verbose_one_names_each_file(scene) {
     plant_hands(&scene.src());
