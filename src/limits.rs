@@ -89,7 +89,11 @@ pub const TURNED_AWAY_MAX: usize = 32;
 pub const RING_SUBMIT_EARLY: usize = 32;
 /// Completions in one reap at which there may be more: from 6.13 on an enter runs at most 20.
 pub const RING_REAP_FULL: usize = 20;
-/// PACKs of one session whose entries are made at the same time: as many as the pool has threads.
+/// Entries that are made and synced one by one before their job goes back in line: some tens of
+/// milliseconds on a disk, where a whole PACK could be seconds.
+pub const SYNCED_BUDGET_ENTRIES: usize = 8;
+/// PACKs of one session whose entries are made at the same time: as many as a pool has threads,
+/// unless it was told otherwise.
 pub const PACKS_MAKING_MAX: usize = POOL_THREADS;
 /// Bytes of the pipes that an sshd connects a server with: Linux lets every user have 1 MiB, which
 /// is three frames and some, where 64 KiB would be a wake-up for each quarter of one.

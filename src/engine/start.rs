@@ -11,7 +11,7 @@ use super::pool::Pool;
 use super::shard::Shard;
 use super::uring::{SetupError, Uring, monotonic_now};
 use crate::job::Work;
-use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX, IDLE_SECONDS_MAX};
+use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX};
 use crate::model::time::Moment;
 use crate::ops::Errno;
 
@@ -68,7 +68,9 @@ fn is_slow(work: &Work<PosixDisk>) -> bool {
     matches!(work, Work::Finish(_) | Work::Retire(_))
 }
 
-/// A connection that notices a dead peer, and does not wait to fill packets.
+/// A connection that notices a dead peer, and does not wait to fill packets. No TCP_USER_TIMEOUT: it
+/// also ends a connection whose peer is alive and has its window closed, as a target does that is
+/// busy deleting.
 pub fn tune_tcp(stream: &impl std::os::fd::AsFd) {
     let socket = socket2::SockRef::from(stream);
     let alive = socket2::TcpKeepalive::new()
@@ -78,7 +80,6 @@ pub fn tune_tcp(stream: &impl std::os::fd::AsFd) {
     // Each is a help, none is needed.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&alive);
-    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(IDLE_SECONDS_MAX)));
 }
 
 /// Peak resident memory of this process.

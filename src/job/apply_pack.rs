@@ -17,10 +17,11 @@ use super::entry::{
 use super::marker;
 use super::prune::{Prune, opened_up};
 use super::tree::{Fatal, Incoming, Outcomes, Standing, Tree};
-use crate::limits::FRAME_HEAD_BYTES;
+use crate::limits::{FRAME_HEAD_BYTES, SYNCED_BUDGET_ENTRIES};
 use crate::model::entry::{Kind, Meta};
 use crate::model::id::{DirId, FileId};
 use crate::model::name::Name;
+use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::SharedFd;
 use crate::ops::op::Progress;
@@ -100,10 +101,7 @@ impl<D: Disk> ApplyPack<D> {
     pub fn run(&mut self, disk: &D) -> Progress {
         match self.pass {
             Pass::First => self.run_in_order(disk),
-            Pass::Second => {
-                self.make_entries(disk);
-                Progress::Done
-            }
+            Pass::Second => self.make_entries(disk),
         }
     }
 
@@ -155,7 +153,11 @@ impl<D: Disk> ApplyPack<D> {
         }
     }
 
-    fn make_entries(&mut self, disk: &D) {
+    fn make_entries(&mut self, disk: &D) -> Progress {
+        let mut budget = match self.tree.policy.durability {
+            Durability::File => SYNCED_BUDGET_ENTRIES,
+            Durability::None | Durability::Session => usize::MAX,
+        };
         let Self {
             tree,
             buf,
@@ -173,8 +175,12 @@ impl<D: Disk> ApplyPack<D> {
                 .map_err(errno(Attempt::Open));
             while !run.ops.is_empty() {
                 if outcomes.fatal.is_some() || outcomes.is_full() {
-                    return;
+                    return Progress::Done;
                 }
+                if budget == 0 {
+                    return Progress::Again;
+                }
+                budget -= 1;
                 let ops = &buf[FRAME_HEAD_BYTES + run.ops.start..FRAME_HEAD_BYTES + run.ops.end];
                 let mut reader = Reader::new(ops, "PACK frame");
                 let op = decode(&mut reader, tree).expect("the first pass has decoded it");
@@ -195,6 +201,7 @@ impl<D: Disk> ApplyPack<D> {
                 close_dir(disk, tree, &closing, outcomes);
             }
         }
+        Progress::Done
     }
 }
 

@@ -37,8 +37,8 @@ pub struct Facts {
     pub has_default_acl: Option<bool>,
     /// Our shared lock is on this descriptor: other sessions leave our temp files alone.
     pub is_locked: bool,
-    /// It was made writable for its owner, and CLOSE sets its mode right again.
-    pub was_opened_up: bool,
+    /// The mode it had before it was made writable for its owner; CLOSE sets that, or a new one.
+    pub opened_up_from: Option<u16>,
     /// Entries that changed then may hold wrong bytes: a session before a crash was not synced.
     pub doubt: Option<Doubt>,
 }

@@ -310,10 +310,17 @@ fn fix_meta<D: Disk>(
 
 /// The last thing that happens in a directory: owner, mode and, last, time.
 pub fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: &mut Outcomes) {
-    let Some(meta) = &closing.meta else { return };
     if tree.policy.dry_run {
         return;
     }
+    let Some(meta) = &closing.meta else {
+        if let Some(mode) = closing.dir.facts().opened_up_from {
+            let fd = closing.dir.fd(disk, &tree.cache);
+            // It was ours to open up, so it is ours to close; if not, nobody is waiting for it.
+            let _ = fd.and_then(|fd| disk.set_mode(&fd, mode));
+        }
+        return;
+    };
     let dressed = closing.dir.fd(disk, &tree.cache).and_then(|fd| {
         if tree.rights.owners {
             disk.set_owner(&fd, meta.uid, meta.gid)?;

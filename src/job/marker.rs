@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::dir::{Dir, keeping_time};
 use super::own_name::{OwnName, marker_name, parse};
+use super::prune::opened_up;
 use super::tree::Tree;
 use crate::limits::DIR_ENTRIES_MAX;
 use crate::model::entry::Kind;
@@ -144,7 +145,8 @@ pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
         .collect();
     let left_since = left.iter().map(|met| met.marker.since).min();
     let own = keeping_time(disk, &root, || {
-        let fd = disk.create_file(&root, &name, 0o600)?;
+        let create = || disk.create_file(&root, &name, 0o600);
+        let fd = opened_up(disk, &tree.root, &root, create)?;
         let own = begin(disk, fd, left_since);
         if own.is_err() {
             let _ = disk.unlink(&root, &name); // Nothing was changed that it could vouch for.

@@ -213,17 +213,15 @@ pub fn opened_up<D: Disk, T>(
     fd: &D::Fd,
     change: impl Fn() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let was_opened_up = dir.facts().was_opened_up;
+    let is_opened_up = dir.facts().opened_up_from.is_some();
     match change() {
-        Err(Errno::ACCESS) if !was_opened_up => {
+        Err(Errno::ACCESS) if !is_opened_up => {
             let mode = disk.stat(fd)?.mode;
             if mode & 0o300 != 0o300 {
                 disk.set_mode(fd, mode | 0o700).map_err(|_| Errno::ACCESS)?;
-                dir.learn(|facts| facts.was_opened_up = true);
-            } else if !dir.facts().was_opened_up {
-                return Err(Errno::ACCESS); // And nobody else has just opened it up.
+                dir.learn(|facts| facts.opened_up_from = Some(mode));
             }
-            change()
+            change() // Once more in any case: another job may just have opened it up.
         }
         outcome => outcome,
     }

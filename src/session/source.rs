@@ -669,6 +669,17 @@ impl<D: Disk> Source<D> {
                 node.progress = Progress::Listed { listing };
                 continue;
             }
+            if let Status::Failed(errno) = status {
+                node.is_lost = true; // What it has is not known: it stays as it is.
+                let path = self.scan.path(dir);
+                self.trouble(Trouble {
+                    side: Side::Target,
+                    path,
+                    what: Attempt::List,
+                    why: Why::Errno(errno),
+                });
+                continue;
+            }
             let complete = status == Status::Complete;
             let merged = merge.finish(&listing, rules, complete, &mut |index, change| {
                 plan_change(totals, &change, listing.size(index), is_dry);
@@ -681,15 +692,6 @@ impl<D: Disk> Source<D> {
             self.plan(dir, listing, merged.verdicts, merged.deletes);
             self.scan.subdirs_differ(dir, &merged.dirs_differ);
             self.tell_items(dir, items);
-            if let Status::Failed(errno) = status {
-                let path = self.scan.path(dir);
-                self.trouble(Trouble {
-                    side: Side::Target,
-                    path,
-                    what: Attempt::List,
-                    why: Why::Errno(errno),
-                });
-            }
         }
         Ok(())
     }

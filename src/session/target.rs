@@ -353,6 +353,10 @@ impl<D: Disk> Target<D> {
                 offset,
             });
         }
+        let has_notes = !self.notices.is_empty() || !self.stops.is_empty();
+        if has_notes && !self.source_hung_up && matches!(self.owed, Some(Owed::Report)) {
+            return self.poll_notices(env.blocks); // All that is to be told comes before the REPORT.
+        }
         if let Some(owed) = self.owed.take_if(|_| !self.source_hung_up)
             && let Some(action) = self.pay(owed, env.blocks)
         {
@@ -507,7 +511,7 @@ impl<D: Disk> Target<D> {
             };
             return Some(Action::Job(Work::ListTarget(job)));
         }
-        if self.is_done && self.is_quiet() {
+        if self.is_done && self.is_quiet() && !has_notes {
             if let Some(file) = self.incoming.keys().next() {
                 let error = WireError::UnknownFile(file.0).into();
                 self.fail(error);

@@ -268,10 +268,11 @@ impl<D: Disk> Scan<D> {
         subdirs.nodes.push(id);
         let entry = subdirs.listing.get(place);
         let name = entry.name.bytes();
-        let also = subdirs
-            .merged
+        let merged = &subdirs.merged;
+        let first = merged.partition_point(|(merged, _)| **merged < *name);
+        let also = merged[first..]
             .iter()
-            .filter(|(merged, _)| **merged == *name)
+            .take_while(|(merged, _)| **merged == *name)
             .map(|(_, origin)| *origin);
         let below = |origin: u16| Origin {
             dir: Arc::new(Dir::child(&node.origins[usize::from(origin)].dir, name)),

@@ -1,5 +1,6 @@
 //! Modes, owners and times.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kernel_tests::mount::Mount;
@@ -51,6 +52,54 @@ fn a_mode_is_exact_also_where_the_content_changes(scene) {
     set_modes(&scene.src(), 3);
     scene.assert_pushes::<&str>(&[]);
 }
+}
+
+#[test]
+fn a_destination_that_is_opened_up_for_one_file_is_closed_again() {
+    require!(Need::Nobody, Need::Sy);
+    Scene::play(Route::Embedded, |scene| {
+        plant::file(scene.src().join("file"), "one");
+        plant::dir(scene.dst());
+        plant::chown(scene.dst(), scene.nobody, scene.nobody);
+        plant::chmod(scene.dst(), 0o555);
+        let push = Push::new(scene.dst().join("")).from(scene.src().join("file"));
+        push.as_user(scene.nobody).run().ok();
+        assert!(scene.dst().join("file").exists());
+        let mode = scene.dst().metadata().expect("it is there").mode();
+        assert_eq!(mode & 0o7777, 0o555);
+    });
+}
+
+#[test]
+fn a_directory_that_the_target_may_not_read_is_told_once_and_left_as_it_is() {
+    require!(Need::Nobody, Need::Sy);
+    Scene::play(Route::Embedded, |scene| {
+        for number in 0..5 {
+            plant::file(
+                scene.src().join(format!("dir/{number}")),
+                "newer and longer",
+            );
+            plant::file(scene.dst().join(format!("dir/{number}")), "older");
+            let path = scene.dst().join(format!("dir/{number}"));
+            plant::chown(path, scene.nobody, scene.nobody);
+        }
+        for path in [scene.dst(), scene.dst().join("dir")] {
+            plant::chown(path, scene.nobody, scene.nobody);
+        }
+        plant::chmod(scene.src(), 0o755);
+        plant::chmod(scene.dst().join("dir"), 0o333);
+        let push = scene.push(&["--delete", "--json"]).as_user(scene.nobody);
+        assert_eq!(push.run().exits(23).summary().errors, 1);
+        let mode = scene
+            .dst()
+            .join("dir")
+            .metadata()
+            .expect("it is there")
+            .mode();
+        assert_eq!(mode & 0o7777, 0o333);
+        let text = std::fs::read_to_string(scene.dst().join("dir/3"));
+        assert_eq!(text.expect("root may read it"), "older");
+    });
 }
 
 #[test]
