@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::dir::Dir;
 use super::entry::{
-    Failed, Here, check_entry, close_dir, entry_of, errno, final_mode, is_plain, make_entry,
+    Failed, Here, check_entry, close_dir, create_temp, entry_name, errno, make_entry,
     open_for_change,
 };
 use super::marker;
@@ -190,7 +190,7 @@ impl<D: Disk> ApplyPack<D> {
                     Err(failed) => Err(*failed),
                 };
                 if let Err((attempt, why)) = made {
-                    let (_, name) = entry_of(&op).expect("the first pass has looked");
+                    let name = entry_name(&op).expect("the first pass has looked");
                     let path = run.dir.path_below_root(name.bytes());
                     outcomes.failed(tree, attempt, why, path);
                 }
@@ -406,15 +406,7 @@ impl<D: Disk> Applying<'_, D> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
         tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
-            let temp = tree.temp_name();
-            let mode = if is_plain(&tree, &here.dir, meta) {
-                final_mode(&tree, meta)
-            } else {
-                0o600
-            };
-            let create = || disk.create_file(&here.fd, temp.bytes(), mode);
-            let fd =
-                opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
+            let (temp, fd) = create_temp(disk, &tree, here, meta)?;
             Ok(Incoming {
                 fd: Arc::new(fd),
                 dir_fd: Arc::clone(&here.fd),

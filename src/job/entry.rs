@@ -31,14 +31,13 @@ pub fn errno(attempt: Attempt) -> impl Fn(Errno) -> Failed {
     move |errno| (attempt, Why::Errno(errno))
 }
 
-/// Whether an operation makes or changes one entry and leaves all others alone; then the directory
-/// and the name of it.
-pub fn entry_of<'a>(op: &PackOp<'a>) -> Option<(DirId, Name<'a>)> {
+/// The name of the entry that an operation makes or changes, if it leaves all others alone.
+pub fn entry_name<'a>(op: &PackOp<'a>) -> Option<Name<'a>> {
     match *op {
-        PackOp::File { dir, name, .. }
-        | PackOp::Symlink { dir, name, .. }
-        | PackOp::Node { dir, name, .. }
-        | PackOp::Meta { dir, name, .. } => Some((dir, name)),
+        PackOp::File { name, .. }
+        | PackOp::Symlink { name, .. }
+        | PackOp::Node { name, .. }
+        | PackOp::Meta { name, .. } => Some(name),
         PackOp::Delete { .. }
         | PackOp::MakeDir { .. }
         | PackOp::Begin { .. }
@@ -85,7 +84,7 @@ pub fn check_entry<D: Disk>(tree: &Tree<D>, op: &PackOp<'_>) -> Result<(), WireE
     }
 }
 
-/// Carries out an operation for which `entry_of` is not `None`.
+/// Carries out an operation for which `entry_name` is not `None`.
 pub fn make_entry<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
@@ -197,6 +196,24 @@ pub fn dress_file<D: Disk>(
     disk.set_mtime(fd, meta.mtime)
 }
 
+/// An empty file under a temp name, with its final mode where that is all it needs.
+pub fn create_temp<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    meta: &Meta,
+) -> Result<(TempName, D::Fd), Failed> {
+    let temp = tree.temp_name();
+    let mode = if is_plain(tree, &here.dir, meta) {
+        final_mode(tree, meta)
+    } else {
+        0o600
+    };
+    let create = || disk.create_file(&here.fd, temp.bytes(), mode);
+    let fd = opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
+    Ok((temp, fd))
+}
+
 /// A whole small file: temp name, content, metadata, rename.
 fn file<D: Disk>(
     disk: &D,
@@ -206,11 +223,8 @@ fn file<D: Disk>(
     meta: &Meta,
     content: &[u8],
 ) -> Result<(), Failed> {
-    let temp = tree.temp_name();
+    let (temp, fd) = create_temp(disk, tree, here, meta)?;
     let plain = is_plain(tree, &here.dir, meta);
-    let mode = if plain { final_mode(tree, meta) } else { 0o600 };
-    let create = || disk.create_file(&here.fd, temp.bytes(), mode);
-    let fd = opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
     let written = write_all(disk, &fd, content)
         .map_err(errno(Attempt::Write))
         .and_then(|()| dress_file(disk, tree, &fd, meta, plain).map_err(errno(Attempt::SetMeta)))

@@ -353,7 +353,7 @@ impl<D: Disk> Target<D> {
                 offset,
             });
         }
-        let has_notes = !self.notices.is_empty() || !self.stops.is_empty();
+        let has_notes = self.has_notes();
         if has_notes && !self.source_hung_up && matches!(self.owed, Some(Owed::Report)) {
             return self.poll_notices(env.blocks); // All that is to be told comes before the REPORT.
         }
@@ -478,7 +478,7 @@ impl<D: Disk> Target<D> {
             let job = ApplyPack::new(self.tree(), buf, payload_bytes);
             return Some(Action::Job(Work::Apply(Box::new(job))));
         }
-        let has_notes = !self.notices.is_empty() || !self.stops.is_empty();
+        let has_notes = self.has_notes();
         if has_notes && let Some(action) = self.poll_notices(env.blocks) {
             return Some(action);
         }
@@ -630,6 +630,10 @@ impl<D: Disk> Target<D> {
         self.is_sending = true;
         self.totals.wire_sent_bytes += len as u64;
         Some(Action::Send { buf, len })
+    }
+
+    fn has_notes(&self) -> bool {
+        !self.notices.is_empty() || !self.stops.is_empty()
     }
 
     fn poll_notices(&mut self, blocks: &BlockPool) -> Option<Action<D>> {

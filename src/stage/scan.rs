@@ -115,6 +115,7 @@ struct Subdirs {
     listing: Listing,
     /// Index in the full listing, by place here.
     indices: Vec<u32>,
+    /// Further origins of some, sorted by name, as the list job's merge found them.
     merged: Vec<(Box<[u8]>, u16)>,
     /// Those that were given to a list job.
     taken: usize,
