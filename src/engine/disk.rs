@@ -256,6 +256,14 @@ impl Disk for PosixDisk {
             .is_ok_and(|acl_bytes| acl_bytes > 0)
     }
 
+    fn now(&self) -> Mtime {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        Mtime {
+            sec: now.tv_sec,
+            nsec: u32::try_from(now.tv_nsec).expect("below a second"),
+        }
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         std::fs::read("/proc/sys/kernel/random/boot_id")
             .ok()

@@ -31,6 +31,8 @@ struct Seat<D: Disk> {
     patience_at_first: Option<Duration>,
     /// When it was asked last how far its payloads have got.
     nudged: Moment,
+    /// When the session wants to be polled again, though nothing happens.
+    alarm: Option<Moment>,
     is_runnable: bool,
     is_shut: bool,
     /// The other end of a pair, and the frame it is to take.
@@ -64,6 +66,8 @@ pub struct Shard<D: Disk, R: Ring<D, Work<D>>> {
     fewest_free: usize,
     finished: VecDeque<PortKey>,
     next_check: Moment,
+    /// The first of the seats' alarms.
+    next_alarm: Option<Moment>,
 }
 
 impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
@@ -78,6 +82,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             fewest_free: usize::MAX,
             finished: VecDeque::new(),
             next_check: Moment::default(),
+            next_alarm: None,
         }
     }
 
@@ -126,6 +131,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             patience,
             patience_at_first: patience,
             nudged: now,
+            alarm: None,
             is_runnable: false,
             is_shut: false,
             peer: None,
@@ -178,7 +184,7 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         let now = self.now();
         let check = (!self.seats.is_empty()).then_some(self.next_check);
         let deadline = if self.runnable.is_empty() {
-            [until, check].into_iter().flatten().min()
+            [until, check, self.next_alarm].into_iter().flatten().min()
         } else {
             Some(now)
         };
@@ -194,6 +200,9 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         if now >= self.next_check {
             self.next_check = now.plus(CHECK_EVERY);
             self.check_patience(now);
+        }
+        if self.next_alarm.is_some_and(|alarm| now >= alarm) {
+            self.ring_alarms(now);
         }
         for _ in 0..ACTIONS_PER_TURN_MAX {
             let Some(key) = self.runnable.pop_front() else {
@@ -233,6 +242,17 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         }
     }
 
+    /// Wakes the sessions that wanted to be woken by now.
+    fn ring_alarms(&mut self, now: Moment) {
+        for key in self.keys() {
+            let alarm = &mut self.seats[key.0].alarm;
+            if alarm.take_if(|alarm| now >= *alarm).is_some() {
+                self.wake(key);
+            }
+        }
+        self.next_alarm = self.seats.iter().filter_map(|(_, seat)| seat.alarm).min();
+    }
+
     fn wake(&mut self, key: PortKey) {
         if let Some(seat) = self.seats.get_mut(key.0)
             && !std::mem::replace(&mut seat.is_runnable, true)
@@ -264,6 +284,8 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 }
             }
             None => {
+                seat.alarm = seat.port.session.wakes_at();
+                self.next_alarm = self.next_alarm.into_iter().chain(seat.alarm).min();
                 if self.blocks.free_count() <= HUNGRY_BELOW_BLOCKS && !self.hungry.contains(&key) {
                     self.hungry.push(key);
                 }

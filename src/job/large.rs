@@ -1,6 +1,7 @@
 //! Large files: opened and checked at the source, given their name (or dropped) at the target.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dir::FdCache;
 use super::entry::{close_dir, dress_file};
@@ -19,35 +20,30 @@ pub struct OpenLarge<D: Disk> {
     pub file: FileId,
     pub plan: Arc<DirPlan<D>>,
     pub index: usize,
-    cache: Arc<FdCache<D>>,
+    pub cache: Arc<FdCache<D>>,
     /// Where owners go by name.
-    met: Option<Arc<Met>>,
-    pub opened: Option<Result<(SharedFd<D>, Stat), Why>>,
+    pub met: Option<Arc<Met>>,
+    /// Its size when it was left alone for a rest.
+    pub seen_bytes: Option<u64>,
+    pub is_last_try: bool,
+    /// Out.
+    pub opened: Option<Opened<D>>,
+}
+
+/// What became of the opening.
+pub enum Opened<D: Disk> {
+    Ready(SharedFd<D>, Stat),
+    /// It was written just now; to be opened again after a rest. And its size.
+    Resting(Duration, u64),
+    Failed(Why),
 }
 
 impl<D: Disk> OpenLarge<D> {
-    pub fn new(
-        file: FileId,
-        plan: Arc<DirPlan<D>>,
-        index: usize,
-        cache: Arc<FdCache<D>>,
-        met: Option<Arc<Met>>,
-    ) -> Self {
-        Self {
-            file,
-            plan,
-            index,
-            cache,
-            met,
-            opened: None,
-        }
-    }
-
     pub fn run(&mut self, disk: &D) {
-        self.opened = Some(self.open(disk));
+        self.opened = Some(self.open(disk).unwrap_or_else(Opened::Failed));
     }
 
-    fn open(&self, disk: &D) -> Result<(SharedFd<D>, Stat), Why> {
+    fn open(&self, disk: &D) -> Result<Opened<D>, Why> {
         let why = |errno| {
             if errno == Errno::NOENT {
                 Why::Vanished
@@ -71,7 +67,13 @@ impl<D: Disk> OpenLarge<D> {
         if let Some(met) = &self.met {
             met.meet(disk, &[(stat.uid, stat.gid)]); // It may have another owner by now.
         }
-        Ok((Arc::new(fd), stat))
+        // Of a file that only grows the beginning is right, and the next push sees its size.
+        let grows = self.seen_bytes.is_some_and(|seen| stat.size > seen);
+        match stat.mtime.rest(disk.now()) {
+            Some(_) if self.is_last_try && !grows => Err(Why::Changing),
+            Some(rest) if !grows => Ok(Opened::Resting(rest, stat.size)),
+            Some(_) | None => Ok(Opened::Ready(Arc::new(fd), stat)),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dir::{Dir, FdCache};
 use super::list::Origin;
@@ -11,6 +12,7 @@ use crate::model::entry::{Kind, Meta, Stat};
 use crate::model::id::DirId;
 use crate::model::listing::{Entry, Listing};
 use crate::model::report::{Attempt, Side, Trouble, Why};
+use crate::model::time::Mtime;
 use crate::ops::disk::SharedFd;
 use crate::ops::{Buf, Disk, Errno};
 use crate::wire::cursor::Writer;
@@ -78,9 +80,8 @@ pub struct PackJob<D: Disk> {
     /// Out: files, links and nodes in it. Until the target's REPORT they count as sent.
     pub files_count: u64,
     pub troubles: Vec<Trouble>,
-    /// Out: entries that outgrew the block since they were listed, or changed hands, so that their
-    /// owner is not declared yet; they go as large files.
-    pub grown: Vec<(Arc<DirPlan<D>>, usize)>,
+    /// Out: entries that go as large files, each after a rest.
+    pub later: Vec<(Arc<DirPlan<D>>, usize, Duration)>,
 }
 
 impl<D: Disk> PackJob<D> {
@@ -103,7 +104,7 @@ impl<D: Disk> PackJob<D> {
             literal_bytes: 0,
             files_count: 0,
             troubles: Vec::new(),
-            grown: Vec::new(),
+            later: Vec::new(),
         }
     }
 
@@ -114,7 +115,7 @@ impl<D: Disk> PackJob<D> {
             buf,
             cache,
             troubles,
-            grown,
+            later,
             ..
         } = self;
         let writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
@@ -126,6 +127,7 @@ impl<D: Disk> PackJob<D> {
             literal_bytes: 0,
             files_count: 0,
             here: None,
+            now: disk.now(),
         };
         for step in &*steps {
             match step {
@@ -133,8 +135,8 @@ impl<D: Disk> PackJob<D> {
                 Step::Entries { plan, range } => {
                     filling.here = None;
                     for index in range.clone() {
-                        if !filling.entry(plan, index) {
-                            grown.push((Arc::clone(plan), index));
+                        if let Some(rest) = filling.entry(plan, index) {
+                            later.push((Arc::clone(plan), index, rest));
                         }
                     }
                 }
@@ -179,18 +181,21 @@ struct Filling<'a, D: Disk> {
     files_count: u64,
     /// The origin whose descriptor was used last.
     here: Option<(u16, SharedFd<D>)>,
+    /// When the job began.
+    now: Mtime,
 }
 
 /// Why an entry did not get into the PACK.
 enum Missed {
     Failed(Attempt, Why),
-    /// It needs more room than was set aside, or its owner to be declared first.
-    Grown,
+    /// It goes as a large file, after a rest: because it was written just now, because it outgrew
+    /// the room that was set aside, or because its owner is to be declared first.
+    Later(Duration),
 }
 
 impl<D: Disk> Filling<'_, D> {
-    /// `false` when the entry is to go as a large file.
-    fn entry(&mut self, plan: &DirPlan<D>, index: usize) -> bool {
+    /// The rest after which the entry is to go as a large file, if it is.
+    fn entry(&mut self, plan: &DirPlan<D>, index: usize) -> Option<Duration> {
         let entry = plan.listing.get(index);
         let outcome = match plan.verdicts[index] {
             Verdict::Skip | Verdict::Leave => Ok(()),
@@ -215,8 +220,8 @@ impl<D: Disk> Filling<'_, D> {
             }
         };
         match outcome {
-            Ok(()) => true,
-            Err(Missed::Grown) => false,
+            Ok(()) => None,
+            Err(Missed::Later(rest)) => Some(rest),
             Err(Missed::Failed(what, why)) => {
                 let why = if why == Why::Errno(Errno::NOENT) {
                     Why::Vanished
@@ -230,7 +235,7 @@ impl<D: Disk> Filling<'_, D> {
                     what,
                     why,
                 });
-                true
+                None
             }
         }
     }
@@ -319,13 +324,16 @@ impl<D: Disk> Filling<'_, D> {
             // Swapped for a fifo, device or directory since the scan: never read.
             return Err(Missed::Failed(Attempt::Open, Why::Changing));
         }
+        if let Some(rest) = before.mtime.rest(self.now) {
+            return Err(Missed::Later(rest));
+        }
         if (before.uid, before.gid) != (entry.meta.uid, entry.meta.gid) {
-            return Err(Missed::Grown);
+            return Err(Missed::Later(Duration::ZERO));
         }
         let size = usize::try_from(before.size).unwrap_or(usize::MAX);
         let len_at = encode_file_head(&mut self.writer, dir, entry.name, &Meta::from(&before));
         if size > self.writer.room() || size > PACK_FILE_BYTES_MAX {
-            return Err(Missed::Grown);
+            return Err(Missed::Later(Duration::ZERO));
         }
         let mut got = 0;
         while got < size {

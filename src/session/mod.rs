@@ -135,6 +135,14 @@ impl<D: Disk> Session<D> {
         }
     }
 
+    /// When a session that had nothing to do is to be polled again, whatever happens until then.
+    pub fn wakes_at(&self) -> Option<Moment> {
+        match self {
+            Self::Source(source) => source.wakes_at(),
+            Self::Target(_) => None,
+        }
+    }
+
     /// Whether HELLO and WELCOME are behind us.
     pub fn is_greeted(&self) -> bool {
         match self {

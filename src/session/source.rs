@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Action, Env, Event, SessionError};
 use crate::job::Work;
 use crate::job::dir::FdCache;
-use crate::job::large::{CheckLarge, OpenLarge};
+use crate::job::large::{CheckLarge, OpenLarge, Opened};
 use crate::job::list::{ListSource, Origin, SourceDir};
 use crate::job::owners::Met;
 use crate::job::read_pack::{DirPlan, PackJob, Verdict, entry_bytes, is_large};
@@ -174,6 +174,12 @@ impl<D: Disk> Source<D> {
         self.totals
     }
 
+    /// When there is something to do again, without an event; as of the last `poll_action`.
+    pub fn wakes_at(&self) -> Option<Moment> {
+        let is_pushing = self.state == State::Pushing;
+        self.sender.wakes_at().filter(|_| is_pushing)
+    }
+
     /// No more files will be found to send.
     pub fn is_scanned(&self) -> bool {
         self.lists_running == 0 && self.scan.is_listed() && self.scan.order.is_empty()
@@ -268,7 +274,7 @@ impl<D: Disk> Source<D> {
         match self.state {
             State::New => self.say_hello(env.blocks),
             State::Greeting | State::Reporting => self.poll_requests(env.blocks),
-            State::Pushing => self.poll_push(env.blocks),
+            State::Pushing => self.poll_push(env.now, env.blocks),
             State::Over => None,
         }
     }
@@ -378,7 +384,7 @@ impl<D: Disk> Source<D> {
         self.send_next(Moment::default())
     }
 
-    fn poll_push(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
+    fn poll_push(&mut self, now: Moment, blocks: &BlockPool) -> Option<Action<D>> {
         // Comes first: it finds large files, and what it hands out lets the scan go on.
         self.build();
         if self.lists_running < LISTS_RUNNING_MAX {
@@ -395,14 +401,8 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_requests(blocks) {
             return Some(action);
         }
-        if let Some((file, plan, index)) = self.sender.open_next() {
-            return Some(Action::Job(Work::OpenLarge(OpenLarge::new(
-                file,
-                plan,
-                index,
-                Arc::clone(&self.cache),
-                self.met.clone(),
-            ))));
+        if let Some(job) = self.sender.open_next(now, &self.cache, self.met.as_ref()) {
+            return Some(Action::Job(Work::OpenLarge(job)));
         }
         if let Some(action) = self.poll_pack(blocks) {
             return Some(action);
@@ -878,10 +878,10 @@ impl<D: Disk> Source<D> {
         for trouble in job.troubles {
             self.trouble(trouble);
         }
-        for (plan, index) in job.grown {
+        for (plan, index, rest) in job.later {
             let node = self.scan.node(plan.id);
             node.expect("open until its packs are back").larges_wait(1);
-            self.sender.queue(&plan, index);
+            self.sender.queue_after(&plan, index, rest);
         }
         self.release_all(&job.dirs);
     }
@@ -889,7 +889,7 @@ impl<D: Disk> Source<D> {
     fn opened(&mut self, job: OpenLarge<D>) {
         let (file, plan, index) = (job.file, job.plan, job.index);
         match job.opened.expect("it ran") {
-            Ok((fd, stat)) => {
+            Opened::Ready(fd, stat) => {
                 let entry = plan.listing.get(index);
                 let op = PackOp::Begin {
                     dir: plan.id,
@@ -901,7 +901,8 @@ impl<D: Disk> Source<D> {
                 self.packer.queue(&op);
                 self.sender.opened(file, fd, stat);
             }
-            Err(why) => {
+            Opened::Resting(rest, size) => self.sender.rest(file, rest, size),
+            Opened::Failed(why) => {
                 self.sender.finish(file, false);
                 self.large_failed(&plan, index, Attempt::Open, why);
                 self.large_ended(plan.id);

@@ -962,6 +962,10 @@ impl Disk for SimDisk {
         locked(&self.host).options.has_default_acl
     }
 
+    fn now(&self) -> Mtime {
+        locked(&self.host).wall()
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         locked(&self.host).boot_id
     }

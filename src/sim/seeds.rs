@@ -58,6 +58,14 @@ const FOUND: &[(u64, &str)] = &[
         1_000_643,
         "a directory went for a file, though a source that has it could not be read",
     ),
+    (
+        755,
+        "a file was read within the tick of the clock in which it was written once more",
+    ),
+    (
+        5663,
+        "a large file was read within the tick of the clock in which it was written once more",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {

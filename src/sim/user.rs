@@ -1,6 +1,5 @@
 //! `User`, who works in a tree while it is pushed.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::disk::SimDisk;
@@ -18,9 +17,12 @@ pub(super) struct User {
     per_mille: u32,
     changes_left: u64,
     history: Arc<Mutex<History>>,
-    /// Files that were changed in place: once each, because a second change within a tick of the
-    /// clock can't be seen.
-    rewritten: BTreeSet<Vec<u8>>,
+    /// The file that is being worked at: written again and again, in place and at its size, so that
+    /// within a tick of the clock nothing but its content shows it.
+    hot: Option<Vec<u8>>,
+    /// Drawn apart, so that the seeds from before tell their stories.
+    hot_prng: Prng,
+    rewrites_left: u64,
 }
 
 impl User {
@@ -30,19 +32,23 @@ impl User {
         per_mille: u32,
         history: &Arc<Mutex<History>>,
     ) -> Self {
+        let mut hot_prng = Prng::new(prng.clone().next_u64() ^ 0x686f_7421);
         let changes_left = prng.below(12);
         Self {
+            hot: None,
+            rewrites_left: hot_prng.below(40),
+            hot_prng,
             prng,
             root,
             per_mille,
             changes_left,
             history: Arc::clone(history),
-            rewritten: BTreeSet::new(),
         }
     }
 
     /// Before a call of somebody else.
     pub(super) fn act(&mut self, disk: &SimDisk) {
+        self.work_on(disk);
         if self.changes_left == 0 || !self.prng.chance(self.per_mille) {
             return;
         }
@@ -74,12 +80,13 @@ impl User {
         };
         let choice = self.prng.below(8);
         let done = match (choice, content) {
-            (0..=2, Some(mut content)) if self.rewritten.insert(path.clone()) => {
+            (0..=2, Some(mut content)) => {
                 match choice {
                     0 => content.extend_from_slice(&bytes[..bytes.len().min(700)]),
                     1 => content.truncate(content.len() / 2),
                     _ => content.iter_mut().for_each(|byte| *byte ^= 0x55),
                 }
+                self.hot = Some(path.clone());
                 disk.overwrite(&full(&path), &content)
             }
             (3, _) => disk.remove(&full(&path)),
@@ -116,6 +123,33 @@ impl User {
             }
         }
         history.touched.insert(path);
+    }
+}
+
+impl User {
+    fn work_on(&mut self, disk: &SimDisk) {
+        let Some(path) = &self.hot else {
+            return;
+        };
+        if self.rewrites_left == 0 || !self.hot_prng.chance(150) {
+            return;
+        }
+        self.rewrites_left -= 1;
+        let full = joined(self.root, path);
+        let Ok(tree) = disk.snapshot(&full) else {
+            return;
+        };
+        // It may have become something else by now.
+        if let Some(Content::Bytes(content)) = tree.entries.get(&b""[..]).map(|it| &it.content) {
+            let mut content = Vec::clone(content);
+            self.hot_prng.fill(&mut content);
+            if disk.overwrite(&full, &content).is_ok()
+                && let Ok(tree) = disk.snapshot(&full)
+            {
+                let mut history = locked(&self.history);
+                history.note_entry(path, &tree.entries[&b""[..]]);
+            }
+        }
     }
 }
 

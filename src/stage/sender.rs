@@ -1,12 +1,17 @@
 //! The sender of large files: several at once, each read in chunks that are sent as they come.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::job::dir::FdCache;
+use crate::job::large::OpenLarge;
+use crate::job::owners::Met;
 use crate::job::read_pack::{DirPlan, READS_PER_FILE_MAX};
 use crate::limits::{CHUNK_BYTES, LARGE_FILES_OPEN_MAX};
 use crate::model::entry::Stat;
 use crate::model::id::FileId;
+use crate::model::time::Moment;
 use crate::ops::Disk;
 use crate::ops::disk::SharedFd;
 use crate::wire::head::FileDigest;
@@ -19,8 +24,18 @@ const READS_PER_FILE_IN_FLIGHT_MAX: u32 = 4;
 pub struct Large<D: Disk> {
     pub plan: Arc<DirPlan<D>>,
     pub index: usize,
+    /// Attempts before this one.
     tries: u32,
     state: State<D>,
+}
+
+/// A large file that is still to be opened.
+struct Waiting<D: Disk> {
+    plan: Arc<DirPlan<D>>,
+    index: usize,
+    tries: u32,
+    /// Its size when it was left alone for a rest.
+    seen_bytes: Option<u64>,
 }
 
 enum State<D: Disk> {
@@ -59,7 +74,12 @@ pub enum After<D: Disk> {
 }
 
 pub struct Sender<D: Disk> {
-    waiting: VecDeque<(Arc<DirPlan<D>>, usize, u32)>,
+    waiting: VecDeque<Waiting<D>>,
+    /// Files that were written just now, by when they may be read; and those whose rest begins now.
+    /// They are few: what is written within some milliseconds.
+    resting: BTreeMap<(Moment, u32), Waiting<D>>,
+    tired: Vec<(Duration, Waiting<D>)>,
+    rests_count: u32,
     open: HashMap<FileId, Large<D>>,
     /// Files with chunks left to read, in turn.
     turns: VecDeque<FileId>,
@@ -70,6 +90,9 @@ impl<D: Disk> Default for Sender<D> {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
+            resting: BTreeMap::new(),
+            tired: Vec::new(),
+            rests_count: 0,
             open: HashMap::new(),
             turns: VecDeque::new(),
             next_id: 1,
@@ -79,19 +102,79 @@ impl<D: Disk> Default for Sender<D> {
 
 impl<D: Disk> Sender<D> {
     pub fn queue(&mut self, plan: &Arc<DirPlan<D>>, index: usize) {
-        self.waiting.push_back((Arc::clone(plan), index, 0));
+        self.waiting.push_back(Waiting {
+            plan: Arc::clone(plan),
+            index,
+            tries: 0,
+            seen_bytes: None,
+        });
+    }
+
+    /// As `queue`, for a file that is to be left alone for a while.
+    pub fn queue_after(&mut self, plan: &Arc<DirPlan<D>>, index: usize, rest: Duration) {
+        self.tired.push((
+            rest,
+            Waiting {
+                plan: Arc::clone(plan),
+                index,
+                tries: 0,
+                seen_bytes: None,
+            },
+        ));
+    }
+
+    /// A file that was to be opened is left alone for a while.
+    pub fn rest(&mut self, file: FileId, rest: Duration, size: u64) {
+        let large = self.open.remove(&file).expect("open_next gave the id");
+        self.tired.push((
+            rest,
+            Waiting {
+                plan: large.plan,
+                index: large.index,
+                tries: large.tries + 1,
+                seen_bytes: Some(size),
+            },
+        ));
+    }
+
+    /// When the next rest ends, as of the last `open_next`.
+    pub fn wakes_at(&self) -> Option<Moment> {
+        self.resting.keys().next().map(|(due, _)| *due)
     }
 
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.open.is_empty()
+        self.waiting.is_empty()
+            && self.resting.is_empty()
+            && self.tired.is_empty()
+            && self.open.is_empty()
     }
 
     /// The next file to open, while few enough are.
-    pub fn open_next(&mut self) -> Option<(FileId, Arc<DirPlan<D>>, usize)> {
+    pub fn open_next(
+        &mut self,
+        now: Moment,
+        cache: &Arc<FdCache<D>>,
+        met: Option<&Arc<Met>>,
+    ) -> Option<OpenLarge<D>> {
+        for (rest, waiting) in self.tired.drain(..) {
+            self.rests_count = self.rests_count.wrapping_add(1);
+            let due = (now.plus(rest), self.rests_count);
+            self.resting.insert(due, waiting);
+        }
+        while let Some(first) = self.resting.first_entry()
+            && first.key().0 <= now
+        {
+            self.waiting.push_back(first.remove());
+        }
         if self.open.len() >= LARGE_FILES_OPEN_MAX {
             return None;
         }
-        let (plan, index, tries) = self.waiting.pop_front()?;
+        let Waiting {
+            plan,
+            index,
+            tries,
+            seen_bytes,
+        } = self.waiting.pop_front()?;
         let file = FileId(self.next_id);
         self.next_id += 1;
         self.open.insert(
@@ -103,14 +186,21 @@ impl<D: Disk> Sender<D> {
                 state: State::Opening,
             },
         );
-        Some((file, plan, index))
+        Some(OpenLarge {
+            file,
+            plan,
+            index,
+            cache: Arc::clone(cache),
+            met: met.cloned(),
+            seen_bytes,
+            is_last_try: tries + 1 >= READS_PER_FILE_MAX,
+            opened: None,
+        })
     }
 
     pub fn opened(&mut self, file: FileId, fd: SharedFd<D>, stat: Stat) {
-        self.open
-            .get_mut(&file)
-            .expect("open_next gave the id")
-            .state = State::Begun { fd, stat };
+        let large = self.open.get_mut(&file).expect("open_next gave the id");
+        large.state = State::Begun { fd, stat };
     }
 
     /// BEGIN is on its way: DATA may follow. An empty file is to be checked at once.
@@ -279,8 +369,12 @@ impl<D: Disk> Sender<D> {
         if large.tries + 1 >= READS_PER_FILE_MAX {
             return Some(large);
         }
-        self.waiting
-            .push_back((large.plan, large.index, large.tries + 1));
+        self.waiting.push_back(Waiting {
+            plan: large.plan,
+            index: large.index,
+            tries: large.tries + 1,
+            seen_bytes: None,
+        });
         None
     }
 }
