@@ -24,7 +24,7 @@ use crate::model::time::Moment;
 use crate::ops::{BlockPool, Buf, Disk, Errno};
 use crate::stage::generator::{Deletes, Merge, Rules, dir_differs};
 use crate::stage::packer::{Building, Packer};
-use crate::stage::scan::{LookAhead, Node, Progress, Scan};
+use crate::stage::scan::{Known, LookAhead, Node, Progress, Scan};
 use crate::stage::sender::{After, Chunk, Large, Sender};
 use crate::wire::cursor::{Reader, Writer};
 use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
@@ -690,7 +690,12 @@ impl<D: Disk> Source<D> {
             self.totals.specials_skipped += merged.specials_skipped;
             let items = with_names(&listing, items);
             self.plan(dir, listing, merged.verdicts, merged.deletes);
-            self.scan.subdirs_differ(dir, &merged.dirs_differ);
+            for (subdirs, known) in [
+                (&merged.dirs_differ, Known::Differs),
+                (&merged.dirs_absent, Known::Absent),
+            ] {
+                self.scan.subdirs_are(dir, subdirs, known);
+            }
             self.tell_items(dir, items);
         }
         Ok(())

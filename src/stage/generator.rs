@@ -19,6 +19,8 @@ pub struct Merge {
     deletes: Deletes,
     /// Subdirectories on both sides whose own metadata differs, by index.
     dirs_differ: Vec<u32>,
+    /// Subdirectories whose names the target does not have, by index.
+    dirs_absent: Vec<u32>,
     /// Fifos, sockets and devices that the session may not make.
     pub specials_skipped: u64,
 }
@@ -28,6 +30,7 @@ pub struct Merged {
     pub verdicts: Vec<Verdict>,
     pub deletes: Deletes,
     pub dirs_differ: Vec<u32>,
+    pub dirs_absent: Vec<u32>,
     pub specials_skipped: u64,
 }
 
@@ -82,6 +85,7 @@ impl Merge {
             verdicts: Vec::with_capacity(listing.len()),
             deletes: Deletes::default(),
             dirs_differ: Vec::new(),
+            dirs_absent: Vec::new(),
             specials_skipped: 0,
         }
     }
@@ -114,7 +118,7 @@ impl Merge {
         Ok(())
     }
 
-    /// The LISTING has ended. Deletes stand only if it was complete.
+    /// The LISTING has ended. Only if it was complete, deletes stand, and what it lacks is absent.
     pub fn finish(
         mut self,
         listing: &Listing,
@@ -125,14 +129,15 @@ impl Merge {
         while self.next < listing.len() {
             self.only_source(listing, rules, each);
         }
-        let deletes = if is_complete {
-            self.deletes
-        } else {
-            Deletes::default()
-        };
+        if !is_complete {
+            self.deletes = Deletes::default();
+            self.dirs_absent = Vec::new();
+        }
         let Self {
             verdicts,
+            deletes,
             dirs_differ,
+            dirs_absent,
             specials_skipped,
             ..
         } = self;
@@ -140,6 +145,7 @@ impl Merge {
             verdicts,
             deletes,
             dirs_differ,
+            dirs_absent,
             specials_skipped,
         }
     }
@@ -153,6 +159,9 @@ impl Merge {
         let index = self.next;
         self.next += 1;
         let kind = listing.kind(index);
+        if kind == Kind::Dir {
+            self.dirs_absent.push(place(index));
+        }
         let verdict = self.send(kind, rules);
         if verdict == Verdict::Send {
             each(index, change(kind, What::Make));
@@ -201,8 +210,7 @@ impl Merge {
         if kind == Kind::Dir {
             if differs.is_any_meta() {
                 each(index, differs.change(kind, What::Meta));
-                self.dirs_differ
-                    .push(u32::try_from(index).expect("limits bound a directory's entries"));
+                self.dirs_differ.push(place(index));
             }
             return Verdict::Leave;
         }
@@ -294,6 +302,10 @@ pub fn dir_differs(source: &Meta, target: &Meta, rules: Rules<'_>) -> bool {
     meta_differs(source, target, rules).is_any_meta()
 }
 
+fn place(index: usize) -> u32 {
+    u32::try_from(index).expect("limits bound a directory's entries")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,6 +380,34 @@ mod tests {
             [Verdict::Skip, Verdict::Send, Verdict::Send, Verdict::Send]
         );
         assert_eq!(deletes, []);
+    }
+
+    #[test]
+    fn a_directory_is_absent_where_a_complete_listing_lacks_its_name() {
+        let of_kind = |names: &[(&'static str, Kind)]| {
+            let mut listing = Listing::default();
+            for (name, kind) in names {
+                listing.push_entry(entry(name, *kind, 0, 1));
+            }
+            listing
+        };
+        let source = of_kind(&[("a", Kind::Dir), ("b", Kind::Dir), ("c", Kind::Dir)]);
+        // What stands in its way has to be looked at.
+        let target = of_kind(&[("a", Kind::Dir), ("b", Kind::File)]);
+        for (is_complete, absent) in [(true, &[2][..]), (false, &[])] {
+            let (owners, mut ignore) = (OwnerMap::default(), |_: usize, _: Change| {});
+            let rules = Rules {
+                rights: Rights::default(),
+                owners: &owners,
+                delete: false,
+            };
+            let mut merge = Merge::new(&source);
+            for entry in target.iter() {
+                merge.take(&source, &entry, rules, &mut ignore).unwrap();
+            }
+            let merged = merge.finish(&source, rules, is_complete, &mut ignore);
+            assert_eq!(merged.dirs_absent, absent);
+        }
     }
 
     #[test]

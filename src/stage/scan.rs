@@ -35,6 +35,16 @@ impl Default for LookAhead {
     }
 }
 
+/// What a directory's merge says of a subdirectory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    Nothing,
+    /// The target's own metadata of it differs.
+    Differs,
+    /// The target has nothing by its name.
+    Absent,
+}
+
 /// A directory of the source, from its discovery to its CLOSE.
 pub struct Node<D: Disk> {
     pub parent: DirId,
@@ -64,6 +74,15 @@ pub struct Node<D: Disk> {
 }
 
 impl<D: Disk> Node<D> {
+    fn know(&mut self, known: Known) {
+        match known {
+            Known::Nothing => {}
+            Known::Differs => self.differs = true,
+            // One that was asked for waits for its answer.
+            Known::Absent => self.is_new |= !matches!(self.progress, Progress::Asked { .. }),
+        }
+    }
+
     fn new(parent: DirId, name: &[u8], origins: Vec<Origin<D>>) -> Self {
         Self {
             parent,
@@ -121,8 +140,8 @@ struct Subdirs {
     taken: usize,
     /// Nodes of those that were taken.
     nodes: Vec<DirId>,
-    /// Those whose metadata the merge found different before they were taken.
-    differ: Vec<bool>,
+    /// What the merge found out about them before they were taken.
+    known: Vec<Known>,
 }
 
 pub struct Scan<D: Disk> {
@@ -201,7 +220,7 @@ impl<D: Disk> Scan<D> {
             }
         }
         node.subdirs.merged = merged;
-        node.subdirs.differ = vec![false; node.subdirs.indices.len()];
+        node.subdirs.known = vec![Known::Nothing; node.subdirs.indices.len()];
         node.footprint_bytes += listing.footprint_bytes();
         self.ahead_bytes += listing.footprint_bytes();
         node.progress = Progress::Listed { listing };
@@ -213,8 +232,8 @@ impl<D: Disk> Scan<D> {
     }
 
     /// The merge found that these subdirectories (by index in the full listing) differ in their
-    /// own metadata.
-    pub fn subdirs_differ(&mut self, id: DirId, indices: &[u32]) {
+    /// own metadata, or are not there at all.
+    pub fn subdirs_are(&mut self, id: DirId, indices: &[u32], known: Known) {
         let Some(node) = self.nodes.get_mut(&id) else {
             return;
         };
@@ -224,12 +243,12 @@ impl<D: Disk> Scan<D> {
             let Ok(place) = subdirs.indices.binary_search(index) else {
                 continue;
             };
-            subdirs.differ[place] = true;
+            subdirs.known[place] = known;
             children.extend(subdirs.nodes.get(place).copied());
         }
         for child in children {
             if let Some(child) = self.nodes.get_mut(&child) {
-                child.differs = true;
+                child.know(known);
             }
         }
     }
@@ -283,11 +302,11 @@ impl<D: Disk> Scan<D> {
             .chain(also)
             .map(below)
             .collect();
-        let child = Node {
+        let mut child = Node {
             meta: Some(entry.meta),
-            differs: subdirs.differ[place],
             ..Node::new(parent, name, origins.clone())
         };
+        child.know(subdirs.known[place]);
         self.nodes.insert(id, child);
         self.ahead_bytes += NODE_BYTES;
         Some(SourceDir::new(id, origins, Listing::default()))
