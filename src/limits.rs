@@ -67,6 +67,9 @@ pub const OWNERS_DECLARED_MAX: usize = 65_536;
 /// Names that one job of a target looks up: a session that ends waits for no more of them, and a
 /// directory service may take milliseconds for each.
 pub const OWNERS_PER_JOB_MAX: usize = 64;
+/// Directories that the end of a session closes up again, of those that it opened up and did not
+/// come to close. There is one for each that it was in the middle of; a peer can make more.
+pub const CLOSED_UP_DIRS_MAX: usize = 4096;
 /// Directories asked for and not yet listed before the target takes no further frames.
 pub const LISTS_WAITING_MAX: usize = 4096;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::dir::Dir;
 use super::entry::{
-    Failed, Here, check_entry, close_dir, create_temp, entry_name, errno, make_entry,
+    Failed, Here, check_entry, close_dirs, create_temp, ended, entry_name, errno, make_entry,
     open_for_change,
 };
 use super::marker;
@@ -88,6 +88,11 @@ impl<D: Disk> ApplyPack<D> {
             Pass::First => self.prune.is_none() && self.at == self.payload_bytes,
             Pass::Second => self.runs.is_empty(),
         }
+    }
+
+    /// The deletion that it is in, when it is not run again.
+    pub fn into_prune(self) -> Option<Prune<D>> {
+        self.prune
     }
 
     /// Goes on to the second pass; `false` when there is nothing to do in it.
@@ -197,9 +202,7 @@ impl<D: Disk> ApplyPack<D> {
             }
             let id = run.id;
             runs.pop();
-            for closing in tree.ended(id) {
-                close_dir(disk, tree, &closing, outcomes);
-            }
+            ended(disk, tree, id, outcomes);
         }
         Progress::Done
     }
@@ -435,7 +438,7 @@ impl<D: Disk> Applying<'_, D> {
     fn close(&mut self, id: DirId, meta: Option<Meta>) -> Result<(), WireError> {
         *self.here = None;
         if let Some(closing) = self.tree.close(id, meta)? {
-            close_dir(self.disk, self.tree, &closing, self.outcomes);
+            close_dirs(self.disk, self.tree, closing, self.outcomes);
         }
         Ok(())
     }

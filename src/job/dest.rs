@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::dir::{Dir, FdCache};
 use super::large::drop_temp;
 use super::marker::{self, Doubt};
+use super::prune::Prune;
 use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
@@ -254,6 +255,8 @@ pub struct Finish<D: Disk> {
     tree: Arc<Tree<D>>,
     /// The session broke off: only tidy up.
     pub is_abandoned: bool,
+    /// A deletion that it broke off in.
+    pub prune: Option<Prune<D>>,
     pub outcomes: Outcomes,
     pub peak_rss_bytes: u64,
 }
@@ -263,6 +266,7 @@ impl<D: Disk> Finish<D> {
         Self {
             tree,
             is_abandoned,
+            prune: None,
             outcomes: Outcomes::default(),
             peak_rss_bytes: 0,
         }
@@ -275,6 +279,12 @@ impl<D: Disk> Finish<D> {
         }
         if self.tree.policy.dry_run {
             return;
+        }
+        if let Some(prune) = self.prune.take() {
+            prune.abandon(disk, &self.tree);
+        }
+        for dir in self.tree.opened_up() {
+            dir.close_up(disk, &self.tree.cache);
         }
         let own_since = self.tree.marked_since();
         let wants_sync = self.tree.policy.durability != Durability::None;

@@ -37,7 +37,8 @@ pub struct Facts {
     pub has_default_acl: Option<bool>,
     /// Our shared lock is on this descriptor: other sessions leave our temp files alone.
     pub is_locked: bool,
-    /// The mode it had before it was made writable for its owner; CLOSE sets that, or a new one.
+    /// The mode it had before it was made writable for its owner; CLOSE sets that, or a new one,
+    /// and the end of a session that breaks off before.
     pub opened_up_from: Option<u16>,
     /// Entries that changed then may hold wrong bytes: a session before a crash was not synced.
     pub doubt: Option<Doubt>,
@@ -173,7 +174,23 @@ impl<D: Disk> Dir<D> {
             .ok_or(Errno::ACCESS)?
             .fd(disk, cache)?;
         let mode = disk.stat_at(&parent, &self.name)?.mode;
-        disk.set_mode_at(&parent, &self.name, mode | 0o700)
+        disk.set_mode_at(&parent, &self.name, mode | 0o700)?;
+        self.learn(|facts| facts.opened_up_from = Some(mode));
+        Ok(())
+    }
+
+    /// Gives it back the mode that it had before it was opened up. It was ours to open up, so it
+    /// is ours to close; if that fails, nobody is waiting for it.
+    pub fn close_up(&self, disk: &D, cache: &FdCache<D>) {
+        let Some(mode) = self.state().facts.opened_up_from.take() else {
+            return;
+        };
+        let _ = self.fd(disk, cache).and_then(|fd| disk.set_mode(&fd, mode));
+    }
+
+    /// Directories above it.
+    pub fn depth(&self) -> usize {
+        std::iter::successors(self.parent.as_deref(), |dir| dir.parent.as_deref()).count()
     }
 
     /// The path from the root (whose own name is left out) to `name` in this directory; of one

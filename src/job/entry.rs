@@ -322,18 +322,30 @@ fn fix_meta<D: Disk>(
     Ok(())
 }
 
+/// Something that was under way in `id` has ended: closes it and what is above it, from the inside
+/// out, as far as nothing else is waited for.
+pub fn ended<D: Disk>(disk: &D, tree: &Tree<D>, id: DirId, outcomes: &mut Outcomes) {
+    if let Some(closing) = tree.ended(id) {
+        close_dirs(disk, tree, closing, outcomes);
+    }
+}
+
+/// Dresses a directory, and those above that waited for it alone.
+pub fn close_dirs<D: Disk>(disk: &D, tree: &Tree<D>, first: Closing<D>, outcomes: &mut Outcomes) {
+    let mut next = Some(first);
+    while let Some(closing) = next {
+        close_dir(disk, tree, &closing, outcomes);
+        next = closing.above.and_then(|above| tree.ended(above));
+    }
+}
+
 /// The last thing that happens in a directory: owner, mode and, last, time.
-pub fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: &mut Outcomes) {
+fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: &mut Outcomes) {
     if tree.policy.dry_run {
         return;
     }
     let Some(meta) = &closing.meta else {
-        if let Some(mode) = closing.dir.facts().opened_up_from {
-            let fd = closing.dir.fd(disk, &tree.cache);
-            // It was ours to open up, so it is ours to close; if not, nobody is waiting for it.
-            let _ = fd.and_then(|fd| disk.set_mode(&fd, mode));
-        }
-        return;
+        return closing.dir.close_up(disk, &tree.cache);
     };
     let dressed = closing.dir.fd(disk, &tree.cache).and_then(|fd| {
         if tree.rights.owners {

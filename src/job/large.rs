@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dir::FdCache;
-use super::entry::{close_dir, dress_file};
+use super::entry::{dress_file, ended};
 use super::owners::Met;
 use super::read_pack::{DirPlan, is_consistent};
 use super::tree::{Outcomes, Tree};
@@ -172,9 +172,7 @@ impl<D: Disk> EndLarge<D> {
                 );
             }
         }
-        for closing in tree.ended(incoming.dir_id) {
-            close_dir(disk, tree, &closing, outcomes);
-        }
+        ended(disk, tree, incoming.dir_id, outcomes);
     }
 }
 

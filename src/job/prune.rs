@@ -71,11 +71,21 @@ impl<D: Disk> Prune<D> {
             }
             let level = self.levels.pop().expect("looked at above");
             let is_gone = !level.is_kept && remove_emptied(disk, tree, &level, outcomes);
-            if !is_gone && let Some(above) = self.levels.last_mut() {
-                above.is_kept = true;
+            if !is_gone {
+                level.dir.close_up(disk, &tree.cache);
+                if let Some(above) = self.levels.last_mut() {
+                    above.is_kept = true;
+                }
             }
         }
         Progress::Done
+    }
+
+    /// Leaves what is left, as closed as it was.
+    pub fn abandon(self, disk: &D, tree: &Tree<D>) {
+        for level in self.levels.into_iter().rev() {
+            level.dir.close_up(disk, &tree.cache);
+        }
     }
 }
 

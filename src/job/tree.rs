@@ -1,6 +1,7 @@
 //! `Tree`, what the jobs of one session share at the target: the declared directories, the files
 //! that are under way, and the counts.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,9 @@ use super::marker;
 use super::own_name::TempName;
 use super::owners::Owners;
 use super::used::{Refused, UsedIds};
-use crate::limits::{DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX, USED_RANGES_MAX};
+use crate::limits::{
+    CLOSED_UP_DIRS_MAX, DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX, USED_RANGES_MAX,
+};
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
@@ -117,10 +120,25 @@ pub struct Incoming<D: Disk> {
     pub meta: Meta,
 }
 
-/// A directory whose last operation is done.
+/// A directory whose last operation is done. The one above it waits until it is dressed.
 pub struct Closing<D: Disk> {
     pub dir: Arc<Dir<D>>,
     pub meta: Option<Meta>,
+    /// What `ended` is to be told once it is; ROOT has none.
+    pub above: Option<DirId>,
+}
+
+impl<D: Disk> Node<D> {
+    fn new(dir: &Arc<Dir<D>>, parent: DirId, standing: Standing) -> Self {
+        Self {
+            dir: Arc::clone(dir),
+            parent,
+            standing,
+            busy: 0,
+            open_below: 0,
+            close: None,
+        }
+    }
 }
 
 impl<D: Disk> Tree<D> {
@@ -143,14 +161,7 @@ impl<D: Disk> Tree<D> {
         } else {
             Standing::Declared
         };
-        let node = Node {
-            dir: Arc::clone(&root),
-            parent: ROOT,
-            standing,
-            busy: 0,
-            open_below: 0,
-            close: None,
-        };
+        let node = Node::new(&root, ROOT, standing);
         let mut used_dirs = UsedIds::default();
         used_dirs.take(ROOT.0).expect("the first of all");
         let state = State {
@@ -276,17 +287,7 @@ impl<D: Disk> Tree<D> {
         } else {
             Standing::Declared
         };
-        state.insert(
-            dir,
-            Node {
-                dir: Arc::clone(&child),
-                parent,
-                standing,
-                busy: 0,
-                open_below: 0,
-                close: None,
-            },
-        )?;
+        state.insert(dir, Node::new(&child, parent, standing))?;
         Ok((child, is_absent))
     }
 
@@ -313,15 +314,7 @@ impl<D: Disk> Tree<D> {
             .filter(|above| above.close.is_none())
             .ok_or(WireError::UnknownDir(parent.0))?;
         let child = Arc::new(Dir::child(&above.dir, name.bytes()));
-        let node = Node {
-            dir: Arc::clone(&child),
-            parent,
-            standing: Standing::Absent,
-            busy: 0,
-            open_below: 0,
-            close: None,
-        };
-        state.insert(id, node)?;
+        state.insert(id, Node::new(&child, parent, Standing::Absent))?;
         Ok(child)
     }
 
@@ -401,6 +394,22 @@ impl<D: Disk> Tree<D> {
             .collect()
     }
 
+    /// Directories that were opened up and not closed since, the deepest first: who loses the
+    /// right to pass a directory can't reach those below it any more.
+    pub fn opened_up(&self) -> Vec<Arc<Dir<D>>> {
+        let state = self.state();
+        let is_open = |(_, node): &(_, &Node<D>)| node.dir.facts().opened_up_from.is_some();
+        let open = state.dirs.iter().filter(is_open);
+        let mut open: Vec<_> = open
+            .map(|(id, node)| (*id, Arc::clone(&node.dir)))
+            .collect();
+        drop(state);
+        open.sort_unstable_by_key(|(id, _)| *id);
+        open.truncate(CLOSED_UP_DIRS_MAX);
+        open.sort_by_cached_key(|(_, dir)| Reverse(dir.depth()));
+        open.into_iter().map(|(_, dir)| dir).collect()
+    }
+
     /// Something in `id` is under way until `ended`: it is not closed before.
     pub fn hold(&self, id: DirId) {
         let mut state = self.state();
@@ -408,7 +417,7 @@ impl<D: Disk> Tree<D> {
         node.expect("the caller has found it").busy += 1;
     }
 
-    /// CLOSE came: the directory to finish now, if nothing in it is under way.
+    /// CLOSE came: the directory to dress now, if nothing in it is under way.
     pub fn close(&self, id: DirId, meta: Option<Meta>) -> Result<Option<Closing<D>>, WireError> {
         let mut state = self.state();
         let node = state.dirs.get_mut(&id).ok_or(WireError::UnknownDir(id.0))?;
@@ -426,35 +435,26 @@ impl<D: Disk> Tree<D> {
             let above = state.dirs.get_mut(&parent);
             let above = above.expect("a parent outlives its children");
             above.open_below -= 1;
-            above.busy += u32::from(is_busy);
+            above.busy += 1;
         }
         Ok((!is_busy).then(|| state.retire(id, meta)))
     }
 
-    /// What was under way in `id` has ended: the directories, innermost first, that waited for it.
-    pub fn ended(&self, id: DirId) -> Vec<Closing<D>> {
+    /// Something that was under way in `id` has ended, or a directory in it is dressed: the
+    /// directory itself, if it waited for no more than that.
+    ///
+    /// One at a time: whose mode no longer lets its owner in may only get it when nobody works
+    /// below it any more, and another job may be the one that still does.
+    pub fn ended(&self, id: DirId) -> Option<Closing<D>> {
         let mut state = self.state();
-        let mut closings = Vec::new();
-        let mut at = id;
-        loop {
-            let node = state
-                .dirs
-                .get_mut(&at)
-                .expect("a busy directory is not retired");
-            node.busy -= 1;
-            if node.busy > 0 {
-                return closings;
-            }
-            let Some(meta) = node.close.take() else {
-                return closings;
-            };
-            let parent = node.parent;
-            closings.push(state.retire(at, meta));
-            if at == ROOT {
-                return closings;
-            }
-            at = parent;
+        let node = state.dirs.get_mut(&id);
+        let node = node.expect("a busy directory is not retired");
+        node.busy -= 1;
+        if node.busy > 0 {
+            return None;
         }
+        let meta = node.close.take()?;
+        Some(state.retire(id, meta))
     }
 }
 
@@ -485,6 +485,7 @@ impl<D: Disk> State<D> {
         Closing {
             dir: node.dir,
             meta: meta.filter(|_| may_close),
+            above: (id != ROOT).then_some(node.parent),
         }
     }
 }

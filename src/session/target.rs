@@ -12,6 +12,7 @@ use crate::job::apply_pack::{ApplyPack, Pass};
 use crate::job::dest::{Finish, OpenDest, Retire, Scope};
 use crate::job::large::{EndLarge, Fate};
 use crate::job::list::{ListTarget, TargetDir};
+use crate::job::prune::Prune;
 use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
 use crate::limits::{
     ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, INCOMING_FILES_MAX, LISTS_WAITING_MAX, NOTICES_WAITING_MAX,
@@ -132,6 +133,8 @@ pub struct Target<D: Disk> {
     is_applying: bool,
     /// A PACK that had much to tell and waits until that is told.
     applying: Option<Box<ApplyPack<D>>>,
+    /// The deletion that a session broke off in.
+    prune: Option<Prune<D>>,
     /// PACKs whose entries are still to be made.
     making: VecDeque<Box<ApplyPack<D>>>,
     making_running: usize,
@@ -190,6 +193,7 @@ impl<D: Disk> Target<D> {
             packs: VecDeque::new(),
             is_applying: false,
             applying: None,
+            prune: None,
             making: VecDeque::new(),
             making_running: 0,
             owners: Owners::default(),
@@ -240,6 +244,11 @@ impl<D: Disk> Target<D> {
 
     pub fn error(&self) -> Option<&SessionError> {
         self.error.as_ref()
+    }
+
+    /// Frames of the source that it still answers for; none once it is over.
+    pub fn frames_held_count(&self) -> usize {
+        self.recv_held
     }
 
     /// Whether it got to its REPORT.
@@ -542,23 +551,25 @@ impl<D: Disk> Target<D> {
 
     /// The session can't go on: what is under way comes back, leftovers go, the source hears why.
     fn break_off(&mut self) {
-        self.packs.clear();
-        if self.applying.take().is_some() {
+        if let Some(job) = self.applying.take() {
             self.is_applying = false;
             self.recv_held -= 1;
+            self.prune = job.into_prune();
         }
-        self.recv_held -= self.making.len();
+        self.recv_held -= self.packs.len() + self.making.len() + usize::from(self.held.is_some());
+        self.packs.clear();
         self.making.clear();
+        self.held = None;
         self.requests.clear();
         self.owners.drop_waiting();
         self.listing = None;
-        self.held = None;
         match self.state {
             State::AwaitingHello => self.owe_last(),
             State::Serving if self.is_quiet() => {
                 self.state = State::Finishing;
-                self.jobs
-                    .push_back(Work::Finish(Finish::new(self.tree(), true)));
+                let mut finish = Finish::new(self.tree(), true);
+                finish.prune = self.prune.take();
+                self.jobs.push_back(Work::Finish(finish));
             }
             State::Serving | State::Opening | State::Finishing | State::Reporting | State::Over => {
             }

@@ -26,6 +26,8 @@
 #[cfg(test)]
 mod agreement;
 pub mod clock;
+#[cfg(test)]
+mod dirs;
 pub mod disk;
 pub mod fault;
 mod host;

@@ -97,6 +97,8 @@ struct End {
     totals: Totals,
     tells: Vec<Tell>,
     died: Option<(usize, Crash)>,
+    /// Frames that targets which are over still count as theirs.
+    frames_kept: usize,
 }
 
 /// One process with its shard.
@@ -472,6 +474,7 @@ impl World {
             totals: Totals::default(),
             tells: Vec::new(),
             died: None,
+            frames_kept: 0,
         };
         let died = |side: usize| crash.map(|planned| (side, planned.crash));
         let disk = self.disks[SOURCE].clone();
@@ -694,6 +697,9 @@ impl World {
 
     /// Blocks, descriptors and locks are back when the sessions are gone.
     fn check_returned(&mut self, pools: Vec<BlockPool>, end: &End) -> Result<(), String> {
+        if end.frames_kept > 0 {
+            return Err(format!("{} frames are still counted", end.frames_kept));
+        }
         for pool in pools {
             let missing = pool.blocks_count() - pool.free_count();
             if missing > 0 {
@@ -737,9 +743,12 @@ fn turn_until_quiet(side: &mut Side, key: PortKey, end: &mut End, now: Moment) -
             while let Some(tell) = session.next_tell() {
                 end.tells.push(tell);
             }
-            if let Session::Source(source) = session {
-                end.totals = source.totals();
-                end.outcome = Some(source.outcome().map_err(Clone::clone));
+            match session {
+                Session::Source(source) => {
+                    end.totals = source.totals();
+                    end.outcome = Some(source.outcome().map_err(Clone::clone));
+                }
+                Session::Target(target) => end.frames_kept += target.frames_held_count(),
             }
         }
         let is_due = side

@@ -575,7 +575,8 @@
 //! # 13 Endings
 //!
 //! A stream that ends before the REPORT has failed, whatever arrived. Temp files of a session that
-//! broke off are removed by the target; what has its name by then stays.
+//! broke off are removed by the target, and directories that it had made writable for itself get
+//! their modes back; what has its name by then stays.
 //!
 //! | what ends a session | who says so | exit of the source |
 //! |---|---|---|
