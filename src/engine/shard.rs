@@ -383,9 +383,9 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             } else {
                 seat.patience_at_first
             };
-            let silence = patience.filter(|patience| {
-                seat.port.session.awaits_peer() && now.since(seat.port.last_received) > *patience
-            });
+            let silent_since = seat.port.awaits_peer_since();
+            let silence =
+                patience.filter(|most| silent_since.is_some_and(|since| now.since(since) > *most));
             let is_served =
                 matches!(seat.port.session, Session::Target(_)) && seat.port.link() != Link::Pair;
             let stalled = stall_seconds(&seat.port, is_scarce, now).filter(|_| is_served);

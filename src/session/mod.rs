@@ -124,6 +124,15 @@ impl<D: Disk> Session<D> {
         }
     }
 
+    /// The peer has ended its direction of the stream. `true` where it had said all that counts:
+    /// it may listen still, and hear the last word.
+    pub fn heard_end(&mut self) -> bool {
+        match self {
+            Self::Source(_) => false,
+            Self::Target(target) => target.heard_end(),
+        }
+    }
+
     /// At a target, the silence that its source bears, once that is known.
     pub fn patience_of_source(&self) -> Option<Duration> {
         match self {

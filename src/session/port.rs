@@ -24,6 +24,8 @@ enum Receiving {
     /// Frames can't be told any more; what comes is read and dropped, so that the peer reads our
     /// last word before it finds the stream closed. Next: Ended.
     Draining,
+    /// The peer has ended its direction where it may: what we send it still reads. Next: Ended.
+    HeardAll,
     /// The stream has ended.
     Ended,
 }
@@ -43,6 +45,8 @@ pub struct Port<D: Disk> {
     has_received: bool,
     /// An op that only drains is in flight.
     is_draining: bool,
+    /// When the head under way was asked for.
+    asked: Moment,
     /// When a byte was last heard to have come, or to have left.
     pub last_received: Moment,
     pub last_sent: Moment,
@@ -93,6 +97,7 @@ impl<D: Disk> Port<D> {
             waiting: None,
             has_received: false,
             is_draining: false,
+            asked: now,
             last_received: now,
             last_sent: now,
             receiving_since: None,
@@ -125,6 +130,20 @@ impl<D: Disk> Port<D> {
             .map(|since| since.max(self.last_received));
         let sending = self.sending_since.map(|since| since.max(self.last_sent));
         receiving.into_iter().chain(sending).min()
+    }
+
+    /// Since when the peer could have been heard and was not; `None` while nothing is to come, or
+    /// nobody listens: what it said meanwhile is still to be read.
+    pub fn awaits_peer_since(&self) -> Option<Moment> {
+        let listens = match self.receiving {
+            Receiving::Idle | Receiving::HeardAll => false,
+            Receiving::Head
+            | Receiving::WantsBlock(..)
+            | Receiving::Body(_)
+            | Receiving::Draining
+            | Receiving::Ended => self.session.awaits_peer(),
+        };
+        listens.then(|| self.last_received.max(self.asked))
     }
 
     /// Some of what is under way has moved; the rest goes on.
@@ -190,6 +209,9 @@ impl<D: Disk> Port<D> {
     ) {
         match result {
             Err(errno) => return self.broken(SessionError::Lost(Some(errno))),
+            Ok(_) if got == 0 && self.session.heard_end() => {
+                return self.receiving = Receiving::HeardAll;
+            }
             Ok(_) if got == 0 => return self.broken(SessionError::Lost(None)),
             Ok(_) if got < FRAME_HEAD_BYTES => {
                 let mut first = [0; FRAME_HEAD_BYTES];
@@ -223,6 +245,7 @@ impl<D: Disk> Port<D> {
             | Receiving::Head
             | Receiving::WantsBlock(..)
             | Receiving::Draining
+            | Receiving::HeardAll
             | Receiving::Ended => {
                 self.is_draining = false;
                 return match result {
@@ -394,6 +417,7 @@ impl<D: Disk> Port<D> {
         match std::mem::replace(&mut self.receiving, Receiving::Idle) {
             Receiving::Idle if self.session.wants_frame() => {
                 self.receiving = Receiving::Head;
+                self.asked = env.now;
                 Some(Op::RecvHead {
                     stream,
                     head: [0; FRAME_HEAD_BYTES],
@@ -446,6 +470,7 @@ impl<D: Disk> Port<D> {
             | Receiving::Head
             | Receiving::Body(_)
             | Receiving::Draining
+            | Receiving::HeardAll
             | Receiving::Ended) => {
                 self.receiving = other;
                 None

@@ -165,6 +165,9 @@ pub struct Target<D: Disk> {
     /// What the last sync made true.
     reached: Durability,
     totals: Totals,
+    /// Its direction of the stream has ended after all that counts; it may listen still.
+    source_is_through: bool,
+    /// It does not listen any more.
     source_hung_up: bool,
 }
 
@@ -221,6 +224,7 @@ impl<D: Disk> Target<D> {
             peak_rss_bytes: 0,
             reached: Durability::None,
             totals: Totals::default(),
+            source_is_through: false,
             source_hung_up: false,
         }
     }
@@ -290,6 +294,12 @@ impl<D: Disk> Target<D> {
             State::Serving => has_room && !self.is_done,
             State::Opening | State::Finishing | State::Over => false,
         }
+    }
+
+    /// The source has ended its direction of the stream; whether it had said all that counts.
+    pub fn heard_end(&mut self) -> bool {
+        self.source_is_through = self.state == State::Reporting;
+        self.source_is_through
     }
 
     pub fn handle(&mut self, event: Event<D>) {
@@ -443,7 +453,8 @@ impl<D: Disk> Target<D> {
         }
         // The source hangs up when it has read the last word; closing before could cut it off.
         let nothing_was_said = self.error.is_some() && self.refusal().is_none();
-        if self.source_hung_up || nothing_was_said {
+        let all_was_said = self.source_is_through && self.owed.is_none();
+        if self.source_hung_up || nothing_was_said || all_was_said {
             self.state = State::Over;
             return Some(Action::End);
         }

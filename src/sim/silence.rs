@@ -7,24 +7,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::SimDisk;
-use super::fault::DiskOptions;
+use super::fault::{CallKind, DiskOptions};
 use super::net::{Moved, NetOptions};
 use super::ring::{RingWeather, SimRing, SimWorld};
 use super::tree::Tree;
 use crate::engine::shard::Shard;
 use crate::job::Work;
 use crate::limits::{BLOCK_BYTES, FRAME_HEAD_BYTES, IDLE_SECONDS_MAX};
-use crate::model::id::SessionId;
+use crate::model::entry::{Kind, Meta};
+use crate::model::id::{ROOT, SessionId};
+use crate::model::name::Name;
 use crate::model::policy::{Durability, Policy};
+use crate::model::report::Exit;
+use crate::model::time::Mtime;
 use crate::ops::BlockPool;
 use crate::ops::op::StreamId;
 use crate::session::target::OwnRights;
 use crate::session::{Session, Target};
 use crate::wire::cursor::Writer;
 use crate::wire::hello::{Hello, Refusal, Refused};
+use crate::wire::pack::PackOp;
+use crate::wire::report::{Done, Report};
 use crate::wire::{FrameKind, Head, seal};
 
 struct Server {
+    disk: SimDisk,
     world: Rc<RefCell<SimWorld>>,
     shard: Shard<SimDisk, SimRing<Work<SimDisk>>>,
 }
@@ -50,16 +57,16 @@ impl Server {
         let world = SimWorld::new(1);
         let disk = SimDisk::new(DiskOptions::default(), world.borrow().clock.clone(), 1);
         disk.plant(b"/t", &Tree::empty()).unwrap();
-        let ring = SimRing::new(&world, disk, RingWeather::calm());
+        let ring = SimRing::new(&world, disk.clone(), RingWeather::calm());
         let block = || &mut *Box::leak(vec![0; BLOCK_BYTES].into_boxed_slice());
         let blocks = BlockPool::new((0..blocks_count).map(|_| block()).collect());
         let shard = Shard::new(ring, blocks);
-        Self { world, shard }
+        Self { disk, world, shard }
     }
 
     /// A session whose HELLO has come.
     fn greeted(&mut self, net: &NetOptions) -> Peer {
-        self.greeted_by(net, &hello(0))
+        self.greeted_by(net, &hello(0, Durability::None))
     }
 
     fn greeted_by(&mut self, net: &NetOptions, hello: &[u8]) -> Peer {
@@ -156,7 +163,7 @@ fn frame(kind: FrameKind, fill: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
     frame
 }
 
-fn hello(seconds: u32) -> Vec<u8> {
+fn hello(seconds: u32, durability: Durability) -> Vec<u8> {
     let patience = NonZeroU32::new(seconds);
     let hello = Hello {
         session: SessionId(7),
@@ -166,7 +173,7 @@ fn hello(seconds: u32) -> Vec<u8> {
             delete_max: None,
             tell_deletes: false,
             allow_empty_source: false,
-            durability: Durability::None,
+            durability,
             numeric_ids: true,
         },
         patience,
@@ -185,6 +192,28 @@ fn announced() -> Vec<u8> {
     let mut pack = frame(FrameKind::Pack, |writer| writer.bytes(&[0; 200_000]));
     pack.truncate(FRAME_HEAD_BYTES);
     pack
+}
+
+/// A PACK that mends so many entries of ROOT which are not there.
+fn missing(count: usize) -> Vec<u8> {
+    let op = PackOp::Meta {
+        dir: ROOT,
+        name: Name::new(&[b'n'; 200]).unwrap(),
+        meta: Meta {
+            kind: Kind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime { sec: 1, nsec: 1 },
+        },
+    };
+    frame(FrameKind::Pack, |writer| {
+        (0..count).for_each(|_| op.encode(writer));
+    })
+}
+
+fn done() -> Vec<u8> {
+    frame(FrameKind::Done, |writer| Done { errors: 0 }.encode(writer))
 }
 
 const SECOND: u64 = 1000;
@@ -255,7 +284,7 @@ fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
     let options = net(1 << 20);
     let alive = frame(FrameKind::Ignorable, |_| {});
     for (patience, most) in [(1, 1), (6, 6), (0, 60), (1000, 60)] {
-        let mut peer = server.greeted_by(&options, &hello(patience));
+        let mut peer = server.greeted_by(&options, &hello(patience, Durability::None));
         let shorter = most * SECOND - SECOND / 4;
         // As long as it lives itself, something comes within its patience.
         for _ in 0..5 {
@@ -268,4 +297,47 @@ fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
         assert_eq!(refusal, Refusal::Timeout);
         assert!(text.contains(&format!("for {most} s")), "{text}");
     }
+}
+
+#[test]
+fn a_source_that_ends_its_direction_after_done_hears_all_up_to_the_report() {
+    let mut server = Server::new(4);
+    // Far less than there is to tell, so that its end is found before the REPORT is on its way.
+    let mut peer = server.greeted(&net(4096));
+    server.say(&peer, &missing(500));
+    server.say(&peer, &done());
+    let now = server.shard.now();
+    server.world.borrow_mut().net.end_sending(peer.stream, now);
+    server.wait(SECOND);
+    for _ in 0..1000 {
+        server.hear(&mut peer, 4096);
+        server.wait(10);
+    }
+    let frames = frames(&peer.heard);
+    let (kind, payload) = frames.last().unwrap();
+    assert_eq!(*kind, FrameKind::Report);
+    let report = Report::decode(payload).unwrap();
+    assert_eq!((report.exit, report.errors), (Exit::Partial, 500));
+    assert_eq!(server.shard.sessions_count(), 0, "and it is over");
+}
+
+#[test]
+fn a_server_that_did_not_listen_does_not_take_that_for_silence() {
+    let mut server = Server::new(4);
+    let clock = server.world.borrow().clock.clone();
+    // Its last job takes longer than anybody's patience, and ends when that is looked at.
+    server.disk.before_each_call(move |_, call| {
+        if call.kind == CallKind::SyncFs {
+            clock.advance_to(clock.now().plus(Duration::from_secs(90)));
+        }
+    });
+    let mut peer = server.greeted_by(&net(1 << 20), &hello(0, Durability::Session));
+    server.say(&peer, &missing(1));
+    server.say(&peer, &done());
+    server.wait(100 * SECOND);
+    server.hear(&mut peer, 1 << 20);
+    let frames = frames(&peer.heard);
+    let (kind, payload) = frames.last().unwrap();
+    let why = || Refused::decode(payload).map(|it| it.text.escape_ascii().to_string());
+    assert_eq!(*kind, FrameKind::Report, "{:?}", why());
 }
