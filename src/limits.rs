@@ -52,6 +52,13 @@ pub const NOTICES_WAITING_MAX: usize = 4096;
 pub const NOTICES_PER_JOB_MAX: usize = 1024;
 /// Directory descriptors that one session keeps open; the rest are opened again when needed.
 pub const DIR_FDS_OPEN_MAX: usize = 256;
+/// They take at most this part of the process's limit of open files: a push to a path has two such
+/// sessions, and files of each.
+pub const DIR_FDS_SHARE: u64 = 8;
+/// Open files without which a client does not begin: two sessions' large files at once, those of
+/// the ring and the pool, and some directories. With it 300 directories of three levels and twenty
+/// large files arrive; most hosts allow 1024.
+pub const OPEN_FILES_MIN: u64 = 64;
 /// Directories that a peer may hold declared and not yet closed in one session, some 400 bytes and
 /// a name each. A source's look-ahead declares a few thousand.
 pub const DIRS_DECLARED_MAX: usize = 262_144;
@@ -85,6 +92,9 @@ pub const RING_OPS_MAX: usize = 4032;
 /// Connections of a shard. Each keeps one operation with the kernel, for the next head; whatever
 /// else it asks of the ring has a block, and of those there are few.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 3584;
+/// Connections that the acceptor takes from one listener before it looks at the others again, and
+/// whether it is to stop. They are given away in microseconds each.
+pub const ACCEPTS_PER_ROUND_MAX: usize = 64;
 /// Connections beyond a server's limit that wait, refused, for their peers to hang up.
 pub const TURNED_AWAY_MAX: usize = 32;
 /// Pushed operations at which a ring submits before the turn ends: batches of 16 to 32 get nearly

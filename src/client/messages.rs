@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::plan::{PlanError, Wrong};
 use super::rsh::ShellEnd;
-use crate::limits::SHELL_NOISE_BYTES_MAX;
+use crate::limits::{OPEN_FILES_MIN, SHELL_NOISE_BYTES_MAX};
 use crate::model::escape;
 use crate::model::report::{Attempt, Ending, Exit, Side, Trouble, Why};
 use crate::wire::hello::Refusal;
@@ -102,6 +102,10 @@ pub enum Failure {
     OntoItself {
         path: Vec<u8>,
     },
+    /// This process may not have as many open files as it takes.
+    FewFiles {
+        limit: u64,
+    },
     /// No engine runs here.
     Engine {
         errno: Errno,
@@ -140,7 +144,7 @@ impl Failure {
             Self::Source { .. } | Self::EmptySource { .. } | Self::OntoItself { .. } => {
                 Exit::Selection
             }
-            Self::Engine { .. } | Self::ModulesOnly => Exit::Start,
+            Self::Engine { .. } | Self::FewFiles { .. } | Self::ModulesOnly => Exit::Start,
             Self::ShellStart { .. } => Exit::Ipc,
             Self::ShellEnded {
                 end: ShellEnd::Code(code),
@@ -235,9 +239,14 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
             ),
             None,
         ),
+        Failure::FewFiles { limit } => message(
+            format!("only {limit} files may be open at once, and it takes {OPEN_FILES_MIN}"),
+            Some("a higher limit of open files (ulimit -n)"),
+        ),
         Failure::Engine { errno } => message(
             format!("io_uring is not available: {}", errno_text(*errno)),
             match *errno {
+                Errno::MFILE | Errno::NFILE => Some("a higher limit of open files (ulimit -n)"),
                 Errno::PERM | Errno::ACCESS => Some(
                     "sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that \
                      allows io_uring (docker run --security-opt seccomp=FILE)",

@@ -19,7 +19,7 @@ use super::sources;
 use crate::engine::disk::PosixDisk;
 use crate::engine::start::{self, PosixShard};
 use crate::engine::uring::SetupError;
-use crate::limits::CONNECT_SECONDS_MAX;
+use crate::limits::{CONNECT_SECONDS_MAX, OPEN_FILES_MIN};
 use crate::model::id::SessionId;
 use crate::model::report::{Ending, Exit, Listener, Side, Totals};
 use crate::ops::{Disk, Errno};
@@ -70,6 +70,10 @@ impl Push {
     /// `None` when no source can be used; each was named.
     fn start(plan: &Plan, output: &mut Output) -> Result<Option<Self>, Failure> {
         let disk = PosixDisk;
+        let as_found = start::prepare_process();
+        if let Some(limit) = start::open_files_max().filter(|limit| *limit < OPEN_FILES_MIN) {
+            return Err(Failure::FewFiles { limit });
+        }
         let mut sources = sources::open(&disk, &plan.sources);
         if sources.origins.is_empty() {
             for trouble in std::mem::take(&mut sources.troubles) {
@@ -77,16 +81,15 @@ impl Push {
             }
             return Ok(None);
         }
-        // First of all, so that it has our umask and limits as we found them, and connects while
-        // the rest is set up.
-        let (shell, stream) = start_shell(&plan.dest)?.unzip();
-        start::prepare_process();
-        let (module, dest) = destination(plan)?;
-        sources.dest_name = dest.last().map(|name| name.as_slice().into());
-        let hello = hello(plan, &disk, module, dest, &sources);
+        // Nobody is asked for a password by a host that can't push.
         let mut shard = start::shard(start::POOL_THREADS_CLIENT).map_err(engine_failure)?;
         let started = shard.now();
         let signal = watch_signals();
+        // It connects while the rest is made ready.
+        let (shell, stream) = as_found.lend(|| start_shell(&plan.dest))?.unzip();
+        let (module, dest) = destination(plan)?;
+        sources.dest_name = dest.last().map(|name| name.as_slice().into());
+        let hello = hello(plan, &disk, module, dest, &sources);
         let wants_items = output.wants_items();
         let source = Source::new(hello, plan.policy.allow_empty_source, wants_items, sources);
         let source = Session::Source(Box::new(source));
@@ -122,13 +125,15 @@ impl Push {
 
     fn run(mut self, plan: &Plan, output: &mut Output, place: &str) -> Exit {
         let mut source = None;
+        let mut signal = None;
         while self.sessions_count > 0 {
             if let Err(errno) = self.shard.turn(None) {
                 return output.failure(place, &Failure::Engine { errno });
             }
-            if let Some(signal) = signal_name(self.signal.swap(0, Ordering::Relaxed)) {
+            if let Some(name) = self.take_signal() {
+                signal = Some(name);
                 self.shard
-                    .break_off(self.source, SessionError::Signal(signal));
+                    .break_off(self.source, SessionError::Signal(name));
             }
             if source.is_none() {
                 tell(self.shard.session(self.source), output);
@@ -149,8 +154,8 @@ impl Push {
             .first_payload()
             .map(|moment| moment.since(self.started));
         let failure = source.outcome().err().map(|error| {
-            // What a signal does to a remote shell is not the reason.
-            match signal_name(self.signal.swap(0, Ordering::Relaxed)) {
+            // The remote shell gets the same signal, and its end may be seen first.
+            match signal.or(self.take_signal()) {
                 Some(name) => Failure::Signal { name },
                 None => failure(error, plan),
             }
@@ -167,6 +172,13 @@ impl Push {
             start::peak_rss_bytes(),
             ENGINE,
         )
+    }
+}
+
+impl Push {
+    /// The signal that came since this was asked last.
+    fn take_signal(&self) -> Option<&'static str> {
+        signal_name(self.signal.swap(0, Ordering::Relaxed))
     }
 }
 

@@ -10,6 +10,7 @@
 //! ones never interrupt.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom, Timespec,
@@ -17,6 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::retry_on_intr;
 
+use crate::limits::{DIR_FDS_OPEN_MAX, DIR_FDS_SHARE};
 use crate::model::entry::{Kind, Stat};
 use crate::model::owner::{Owner, OwnerKind};
 use crate::model::time::Mtime;
@@ -276,6 +278,18 @@ impl Disk for PosixDisk {
         let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
         assert_eq!(filled, Ok(8), "getrandom gives up to 256 bytes whole");
         u64::from_ne_bytes(bytes)
+    }
+
+    fn dirs_open_max(&self) -> usize {
+        // Asked with every directory, and raised before the first.
+        static MAX: OnceLock<usize> = OnceLock::new();
+        *MAX.get_or_init(|| {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            let share = limit.map_or(u64::MAX, |count| count / DIR_FDS_SHARE);
+            usize::try_from(share)
+                .unwrap_or(usize::MAX)
+                .clamp(1, DIR_FDS_OPEN_MAX)
+        })
     }
 
     fn peak_rss_bytes(&self) -> u64 {

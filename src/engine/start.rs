@@ -20,19 +20,39 @@ pub type PosixShard = Shard<PosixDisk, Uring<PosixDisk, Work<PosixDisk>>>;
 /// Threads of a client's pool: one reads a PACK while the other lists.
 pub const POOL_THREADS_CLIENT: usize = 2;
 
+/// What `prepare_process` has changed, as it was.
+pub struct AsFound {
+    umask: rustix::fs::Mode,
+    open_files: rustix::process::Rlimit,
+}
+
 /// Modes are exact, so there is no umask; a tree may need many descriptors.
-pub fn prepare_process() {
+pub fn prepare_process() -> AsFound {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    rustix::process::umask(rustix::fs::Mode::empty());
-    let limit = getrlimit(Resource::Nofile);
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    let open_files = getrlimit(Resource::Nofile);
     // Where it is refused, the soft limit is what there is.
     let _ = setrlimit(
         Resource::Nofile,
         Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
+            current: open_files.maximum,
+            maximum: open_files.maximum,
         },
     );
+    AsFound { umask, open_files }
+}
+
+impl AsFound {
+    /// Starts a program that is to have what we were started with. Not while files are made.
+    pub fn lend<T>(&self, start: impl FnOnce() -> T) -> T {
+        use rustix::process::{Resource, Rlimit, setrlimit, umask};
+        let Rlimit { current, maximum } = self.open_files;
+        umask(self.umask);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+        let started = start();
+        prepare_process();
+        started
+    }
 }
 
 /// Connections that a server with so many shards takes: what the rings carry, and half of the open

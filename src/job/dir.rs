@@ -162,7 +162,7 @@ impl<D: Disk> Dir<D> {
         state.facts.is_setgid = stat.mode & 0o2000 != 0;
         state.facts.is_locked = false;
         drop(state);
-        cache.keep(&fd);
+        cache.keep(&fd, disk.dirs_open_max());
         Ok(fd)
     }
 
@@ -273,9 +273,10 @@ impl<D: Disk> FdCache<D> {
         }
     }
 
-    fn keep(&self, fd: &SharedFd<D>) {
+    /// `process_max`: what the process's limit of open files leaves for them.
+    fn keep(&self, fd: &SharedFd<D>, process_max: usize) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = if kept.len() == self.max {
+        let oldest = if kept.len() >= self.max.min(process_max) {
             kept.pop_front()
         } else {
             None

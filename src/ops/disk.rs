@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Errno;
+use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Stat};
 use crate::model::owner::{Owner, OwnerKind};
 use crate::model::time::Mtime;
@@ -114,6 +115,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn owner_name(&self, owner: Owner) -> Option<Vec<u8>>;
     /// The user or group of that name. Waits as `owner_name`.
     fn owner_id(&self, kind: OwnerKind, name: &[u8]) -> Option<u32>;
+    /// Directories that a session may keep open, where its process may have so many files.
+    fn dirs_open_max(&self) -> usize {
+        DIR_FDS_OPEN_MAX
+    }
     /// Peak resident memory of this process.
     fn peak_rss_bytes(&self) -> u64 {
         0

@@ -15,6 +15,7 @@ use rustix::fs::Timespec;
 use super::config::Listen;
 use super::turned_away::TurnedAway;
 use crate::engine::start::{self, tune_tcp};
+use crate::limits::ACCEPTS_PER_ROUND_MAX;
 
 /// A bound listener.
 pub enum Listener {
@@ -190,7 +191,8 @@ pub fn accept_until(
         turned_away.close(&hung_up, start::now());
         is_at_limit = false;
         for listener in listeners {
-            loop {
+            // However many come, the next look at `stop` is not far. Who waits is still there then.
+            for _ in 0..ACCEPTS_PER_ROUND_MAX {
                 match listener.accept() {
                     Ok(arrival) => {
                         if let Err(Arrival { stream, .. }) = give(arrival) {
@@ -212,5 +214,38 @@ pub fn accept_until(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::testing::Dir;
+    use super::*;
+
+    fn listen(dir: &Dir) -> Listener {
+        let socket = dir.join("s");
+        Listener::bind(&Listen::Unix { socket }).unwrap()
+    }
+
+    #[test]
+    fn a_flood_of_connections_does_not_keep_a_server_from_ending() {
+        let dir = Dir::new("flood");
+        let listener = listen(&dir);
+        let (stop, signal) = UnixStream::pair().unwrap();
+        let knock = || UnixStream::connect(dir.join("s")).unwrap();
+        let mut waiting: Vec<UnixStream> = (0..100).map(|_| knock()).collect();
+        let mut given = 0;
+        let give = |_: Arrival| {
+            given += 1;
+            (&signal).write_all(b"!").unwrap();
+            waiting.push(knock()); // For each that gets in another one comes.
+            assert!(given < 10_000, "it goes on for ever");
+            Ok(())
+        };
+        let complain = |error: &io::Error| panic!("{error}");
+        accept_until(&[listener], stop.as_fd(), 1000, give, complain);
+        assert!((1..=ACCEPTS_PER_ROUND_MAX).contains(&given), "{given}");
     }
 }

@@ -2,8 +2,10 @@
 //! what a key may do. Most of it by a script in ssh's place, the rest by a real sshd.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, test_kill_process};
 
 use kernel_tests::invariant::assert_between;
@@ -228,18 +230,19 @@ fn a_host_that_looks_like_an_option_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn the_shell_has_the_umask_and_the_stderr_of_who_pushes() {
+fn the_shell_has_the_umask_the_limits_and_the_stderr_of_who_pushes() {
     require!(Need::Sy);
     let bench = Bench::new(&format!(
-        "umask >$yard/umask; echo from over there >&2; {DIRECTLY}"
+        "(umask; ulimit -Sn) >$yard/found; echo from over there >&2; {DIRECTLY}"
     ));
-    let outcome = bench
-        .push("host:a")
-        .through(&["sh", "-c", "umask 027; exec \"$@\"", "sh"]);
+    let outcome =
+        bench
+            .push("host:a")
+            .through(&["sh", "-c", "umask 027; ulimit -Sn 700; exec \"$@\"", "sh"]);
     let outcome = outcome.run().ok();
     assert_eq!(
-        std::fs::read(bench.path("umask")).expect("it was written"),
-        b"0027\n"
+        std::fs::read(bench.path("found")).expect("it was written"),
+        b"0027\n700\n"
     );
     assert_eq!(outcome.stderr, b"from over there\n", "{outcome}");
     assert!(outcome.stdout.is_empty(), "{outcome}");
@@ -395,21 +398,51 @@ fn a_shell_that_says_nothing_is_given_up_in_time() {
     assert_ends(bench.pid("pid"), "the shell to be gone");
 }
 
-/// A push that stands still in its middle: the server was stopped, and there is more than fits.
+/// Lets 3 MB through; what stands behind it in a script waits at the gate.
+const GATE: &str = "dd bs=65536 count=3000000 iflag=count_bytes 2>/dev/null";
+
+/// The other end of the gate, once somebody waits there; the gate opens when it is dropped.
+#[track_caller]
+fn at_gate(path: &Path) -> OwnedFd {
+    let mut gate = None;
+    guard::wait_until("somebody to wait at the gate", || {
+        // Without a reader it is ENXIO.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        gate = rustix::fs::open(path, flags, Mode::empty()).ok();
+        gate.is_some()
+    });
+    gate.expect("it was waited for")
+}
+
+/// A push that stands still in its middle: its bytes wait at a gate until the server is stopped,
+/// and behind that is far more than fits in between.
 fn held(bench: &Bench) -> (Running, Pid) {
-    bench.shell(&format!("echo $$ >$yard/pid; {DIRECTLY}"));
+    plant::fifo(bench.path("gate"));
+    bench.shell(&format!(
+        "{{ {GATE}; cat $yard/gate; cat; }} | \
+         sh -c 'echo $$ >\"$0\"; exec \"$@\"' $yard/pid \"$@\""
+    ));
     plant::file(bench.path("src/large"), content::noise(3, 30 << 20));
     let running = bench.push("host:a").option("--timeout=0").start();
     let server = bench.pid("pid");
-    let comes =
-        || std::fs::read_dir(bench.path("home/a")).is_ok_and(|mut dir| dir.next().is_some());
-    guard::wait_until("the push to arrive", comes);
+    let gate = at_gate(&bench.path("gate"));
+    send(server, Signal::STOP);
+    drop(gate);
     (running, server)
 }
 
 fn send(pid: Pid, signal: Signal) {
     // It may have ended by itself in the meantime.
     let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// A push that was held is over, and has left what was whole and nothing else.
+#[track_caller]
+fn assert_broken_off(bench: &Bench, server: Pid) {
+    assert_ends(server, "the server to be gone");
+    assert!(!bench.path("home/a/large").exists(), "it was in its middle");
+    let litter = Tree::read(bench.path("home")).litter();
+    assert!(litter.is_empty(), "left behind: {litter:?}");
 }
 
 #[test]
@@ -419,26 +452,41 @@ fn a_server_ends_with_the_client_that_started_it_and_leaves_no_temp_file() {
     let (running, server) = held(&bench);
     running.kill();
     running.wait();
-    assert_ends(server, "the server to be gone");
-    let litter = Tree::read(bench.path("home")).litter();
-    assert!(litter.is_empty(), "left behind: {litter:?}");
+    send(server, Signal::CONT);
+    assert_broken_off(&bench, server);
 }
 
 #[test]
 fn a_signal_ends_the_push_and_the_shell() {
     require!(Need::Sy);
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    for (signal, name) in [
+        (Signal::INT, "SIGINT"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::HUP, "SIGHUP"),
+    ] {
         let bench = Bench::new("");
         let (running, server) = held(&bench);
-        send(server, Signal::STOP);
         running.signal(signal);
-        // Or else it would wait for the end of a shell that is stopped.
+        // Or else it would wait for the end of a shell whose server is stopped.
         send(server, Signal::CONT);
-        let outcome = running.wait();
-        // It may have been done by then.
-        assert_one_word_or_success(outcome, 20);
-        assert_ends(server, "the server to be gone");
+        let outcome = running.wait().exits(20);
+        assert_one_word(&outcome);
+        outcome.complains(&["stopped by", name]);
+        assert_broken_off(&bench, server);
     }
+}
+
+#[test]
+fn a_signal_is_the_reason_though_the_shell_heard_it_first() {
+    require!(Need::Sy);
+    // The client sleeps while the shell ends and the signal comes: it finds both when it wakes.
+    let bench = Bench::new(
+        "sy=$PPID; (exec <&- >&-; sleep 0.3; kill -INT $sy; kill -CONT $sy) &\n\
+         kill -STOP $sy; exit 255",
+    );
+    let outcome = bench.push("host:a").run().exits(20);
+    assert_one_word(&outcome);
+    outcome.complains(&["stopped by SIGINT"]);
 }
 
 #[test]
@@ -448,10 +496,23 @@ fn a_signal_to_the_server_ends_its_session_in_good_order() {
         let bench = Bench::new("");
         let (running, server) = held(&bench);
         send(server, signal);
-        assert_one_word_or_success(running.wait(), 5);
-        assert_ends(server, "the server to be gone");
-        assert!(Tree::read(bench.path("home")).litter().is_empty());
+        send(server, Signal::CONT);
+        let outcome = running.wait().exits(5);
+        assert_one_word(&outcome);
+        assert_broken_off(&bench, server);
     }
+}
+
+#[test]
+fn a_host_that_cannot_push_starts_no_shell() {
+    require!(Need::Sy);
+    let bench = Bench::new(AS_SSHD);
+    let push = bench.push("host:a");
+    let outcome = push.through(&["sh", "-c", "ulimit -n 20; exec \"$@\"", "sh"]);
+    let outcome = outcome.run().exits(5);
+    assert_one_word(&outcome);
+    outcome.complains(&["only 20 files", "ulimit -n"]);
+    assert!(bench.words().is_empty(), "nobody is asked for a password");
 }
 
 #[track_caller]
@@ -666,18 +727,22 @@ on_routes! { ssh;
 fn an_ssh_killed_in_the_middle_is_a_lost_connection(scene) {
     require!(Need::Sy);
     plant::file(scene.src().join("large"), content::noise(7, 60 << 20));
-    let running = scene.push::<&str>(&[]).start();
-    guard::wait_until("the push to arrive", || {
-        std::fs::read_dir(scene.dst()).is_ok_and(|mut dir| dir.next().is_some())
-    });
+    let gate = scene.path().join("gate");
+    plant::fifo(&gate);
+    let server = scene.path().join("held-server");
+    let (program, wait) = (subject::server().display(), gate.display());
+    plant::file(&server, format!("#!/bin/sh\n{{ {GATE}; cat {wait}; cat; }} | {program} \"$@\"\n"));
+    plant::chmod(&server, 0o755);
+    let running = scene.push::<&str>(&[]).option("--sy-path").option(&server).start();
+    let gate = at_gate(&gate);
     let children = format!("/proc/{0}/task/{0}/children", running.pid());
-    let children = std::fs::read_to_string(children).unwrap_or_default();
+    let children = std::fs::read_to_string(children).expect("it runs");
     let ssh = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
-    // All of it may have been sent by now.
-    if let Some(ssh) = ssh.and_then(Pid::from_raw) {
-        send(ssh, Signal::KILL);
-    }
-    assert_one_word_or_success(running.wait(), 10);
+    send(ssh.and_then(Pid::from_raw).expect("it has started ssh"), Signal::KILL);
+    let outcome = running.wait().exits(10);
+    assert_one_word(&outcome);
+    outcome.complains(&["connection lost", "killed by signal 9"]);
+    drop(gate);
     guard::wait_until("the session to end", || scene.sshd().is_quiet());
     scene.assert_no_litter();
     scene.push::<&str>(&[]).run().ok();
