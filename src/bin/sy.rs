@@ -1,5 +1,6 @@
 //! `sy`: the command line's door. What it does is in `sy::client`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +13,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => {
             // Nobody is left to be told that the terminal is closed.
-            drop(answer.print());
+            match args::rsync_flag(&answer) {
+                Some(said) => drop(writeln!(std::io::stderr(), "{said}")),
+                None => drop(answer.print()),
+            }
             return ExitCode::from(args::exit_of(&answer) as u8);
         }
     };

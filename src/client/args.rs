@@ -136,7 +136,8 @@ pub struct PushArgs {
     pub max_delete: Option<u64>,
     /// Let an empty SRC empty DEST
     ///
-    /// With --delete an empty SRC is refused otherwise: it may be a disk that is not mounted.
+    /// With --delete an empty SRC/ is refused otherwise: it may be a disk that is not mounted. A
+    /// directory that is pushed by its name (SRC) may be empty: DEST/SRC is emptied, as by rsync.
     #[arg(long, help_heading = "Deletion")]
     pub allow_empty_source: bool,
 
@@ -183,14 +184,8 @@ pub struct PushArgs {
     ///
     /// Default: sy-server. The shell on that host reads it, so it may be a command: 'sudo
     /// sy-server'.
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "sy-server",
-        hide_default_value = true,
-        help_heading = "Connection"
-    )]
-    pub sy_path: OsString,
+    #[arg(long, value_name = "PATH", help_heading = "Connection")]
+    pub sy_path: Option<OsString>,
     /// The UNIX socket of sy:///module/path
     ///
     /// Default: /run/sy/sy.sock
@@ -210,6 +205,60 @@ fn durability(name: String) -> Durability {
         "file" => Durability::File,
         _ => Durability::None,
     }
+}
+
+/// Flags of rsync's that are typed most and that sy does not have.
+const RSYNC_FLAGS: [(&str, &str); 23] = [
+    ("-z", "leave it out; over ssh, -e 'ssh -C' compresses"),
+    (
+        "--compress",
+        "leave it out; over ssh, -e 'ssh -C' compresses",
+    ),
+    ("--exclude", NO_FILTERS),
+    ("--exclude-from", NO_FILTERS),
+    ("--include", NO_FILTERS),
+    ("--filter", NO_FILTERS),
+    ("-f", NO_FILTERS),
+    ("-F", NO_FILTERS),
+    ("--files-from", NO_FILTERS),
+    ("-H", "leave it out: each name becomes a file of its own"),
+    (
+        "--hard-links",
+        "leave it out: each name becomes a file of its own",
+    ),
+    ("-A", "leave it out: ACLs stay behind"),
+    ("--acls", "leave it out: ACLs stay behind"),
+    ("-X", "leave it out: extended attributes stay behind"),
+    ("--xattrs", "leave it out: extended attributes stay behind"),
+    ("-S", "leave it out: holes are written as zeros"),
+    ("--sparse", "leave it out: holes are written as zeros"),
+    ("-c", "touch what is to be sent again: size and time decide"),
+    (
+        "--checksum",
+        "touch what is to be sent again: size and time decide",
+    ),
+    ("-r", ALWAYS_ON),
+    ("-t", ALWAYS_ON),
+    ("-l", ALWAYS_ON),
+    ("-P", "--progress; what arrived whole is never sent twice"),
+];
+
+const NO_FILTERS: &str = "name as SRC only what is to be pushed";
+const ALWAYS_ON: &str = "leave it out: it is always on, as all that -a means";
+
+/// What to say of a flag that rsync has and sy does not, where that is what is wrong.
+pub fn rsync_flag(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let flag = typed.split('=').next()?;
+    let known = |(name, _): &&(&str, &str)| *name == flag;
+    let (name, hint) = RSYNC_FLAGS.iter().find(known)?;
+    Some(match *hint {
+        ALWAYS_ON => format!("sy: {name}: no flag of sy's\n  try: {hint}"),
+        hint => format!("sy: {name}: rsync has it, sy does not have it yet\n  try: {hint}"),
+    })
 }
 
 /// The exit code of an answer that clap gives itself: help and version are successes.
@@ -270,7 +319,7 @@ pub(crate) mod tests {
         assert_eq!(args.durability, Durability::File);
         assert_eq!(args.timeout, Some(5));
         assert_eq!(args.rsh.as_deref(), Some("ssh -p 1".as_ref()));
-        assert_eq!(args.sy_path, "/opt/sy-server");
+        assert_eq!(args.sy_path.as_deref(), Some("/opt/sy-server".as_ref()));
         assert_eq!(args.paths.len(), 3);
     }
 
@@ -293,6 +342,27 @@ pub(crate) mod tests {
         ] {
             let error = parse(args).unwrap_err();
             assert_eq!(exit_of(&error), Exit::Usage, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn what_rsync_has_and_sy_has_not_is_told() {
+        let said = |args: &[&str]| rsync_flag(&parse(args).unwrap_err());
+        for args in [
+            &["-z", "a", "b"][..],
+            &["-avz", "a", "b"],
+            &["a", "b", "-vz"],
+        ] {
+            let said = said(args).unwrap();
+            assert!(said.starts_with("sy: -z: rsync has it"), "{said}");
+        }
+        for flag in ["--exclude=x", "--exclude"] {
+            assert!(said(&[flag, "a", "b"]).unwrap().contains("sy: --exclude:"));
+        }
+        assert_eq!(said(&["--no-such-flag", "a", "b"]), None);
+        assert_eq!(said(&["--durability=most", "a", "b"]), None);
+        for (flag, _) in RSYNC_FLAGS {
+            assert!(said(&[flag, "a", "b"]).is_some(), "{flag}");
         }
     }
 

@@ -361,7 +361,9 @@ fn refused(place: &str, refusal: Refusal, text: &[u8]) -> Message {
         ),
         Refusal::Dest => (
             "the target cannot open or make DEST",
-            Some("all directories above DEST must be there, and writable for the server"),
+            Some(
+                "all above DEST must be there, directories and no links, and the server may write there",
+            ),
         ),
         Refusal::DestNotDir => (
             "DEST is not a directory, and must be one",
@@ -608,7 +610,7 @@ pub fn plan_error(error: &PlanError) -> Message {
         Wrong::Tilde => Some("the path in full, or from your home down".into()),
         Wrong::DotDotThere => Some("the path in full, or from your home down".into()),
         Wrong::RshEmpty | Wrong::RshQuote(_) => Some("--rsh 'ssh -p 2222'".into()),
-        Wrong::RshUnused => Some("leave out --rsh, or push to host:path".into()),
+        Wrong::ShellUnused => Some("leave it out, or push to host:path".into()),
         Wrong::DotDot => Some("the path from the module's root down".into()),
         Wrong::SocketUnused => Some("leave out --socket, or push to sy:///module/path".into()),
         Wrong::Module(_)
@@ -650,6 +652,10 @@ pub fn ending(ending: &Ending) -> Option<Message> {
             ),
             Some("a higher --max-delete, after a look at what -n --delete would remove"),
         ),
+        Exit::FileIo => (
+            "the push did not finish: the target's disk takes no more".to_owned(),
+            Some("see to that (df, df -i), and run the same push again: it goes on from here"),
+        ),
         Exit::Usage
         | Exit::Ipc
         | Exit::RemoteRun
@@ -658,7 +664,6 @@ pub fn ending(ending: &Ending) -> Option<Message> {
         | Exit::Selection
         | Exit::Start
         | Exit::Socket
-        | Exit::FileIo
         | Exit::Stream
         | Exit::Signal
         | Exit::Timeout
@@ -873,7 +878,11 @@ mod tests {
         end.exit = Exit::FileIo;
         end.why = Some("full".into());
         let said = ending(&end).unwrap().to_string();
-        assert_eq!(said, "sy: the push did not finish: full (exit code 11)");
+        assert_eq!(
+            said,
+            "sy: the push did not finish: the target's disk takes no more: full (exit code 11)\n  \
+             try: see to that (df, df -i), and run the same push again: it goes on from here"
+        );
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Output {
         peak_rss_bytes: u64,
         engine: &str,
     ) -> Exit {
-        self.progress.finish();
+        self.progress
+            .finish(&ending.totals, Instant::now(), &mut *self.stderr);
         if self.show.stats {
             let table = stats(ending, elapsed, first_payload, peak_rss_bytes, engine);
             self.line(&table);

@@ -161,8 +161,8 @@ pub enum Wrong {
     RshEmpty,
     #[error("cannot be a remote shell: a {} is not closed", char::from(.0.0))]
     RshQuote(OpenQuote),
-    #[error("--rsh has no use: DEST is a URL")]
-    RshUnused,
+    #[error("has no use: DEST is not behind a remote shell")]
+    ShellUnused,
     #[error("cannot be DEST: the port is not a number from 1 to 65535")]
     Port,
     #[error("cannot be DEST: it names no module")]
@@ -195,18 +195,24 @@ impl Plan {
             return Err(wrong(&typed, Wrong::NoDest));
         }
         let sources: Vec<Source> = paths.into_iter().map(source).collect::<Result<_, _>>()?;
+        let has_rsh = args.rsh.is_some();
+        let sy_path = args.sy_path.map(OsString::into_vec);
         let shell = Shell {
             asked: args.rsh.map(OsString::into_vec),
             usual: args.rsh_usual.map(OsString::into_vec),
-            sy_path: args.sy_path.into_vec(),
+            sy_path: sy_path.clone().unwrap_or_else(|| b"sy-server".to_vec()),
         };
         let (dest, ends_as_dir) = dest(typed, args.socket.map(OsString::into_vec), &shell)?;
-        let typed_timeout = args.timeout;
+        for (flag, is_given) in [(&b"--rsh"[..], has_rsh), (b"--sy-path", sy_path.is_some())] {
+            if is_given && !matches!(dest, Dest::Shell { .. }) {
+                return Err(wrong(flag, Wrong::ShellUnused));
+            }
+        }
         let first_seconds = match &dest {
             Dest::Shell { .. } => SHELL_GREETING_SECONDS_MAX,
             Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } => IDLE_SECONDS_MAX,
         };
-        let patience = |usual: u64| match typed_timeout.unwrap_or(usual) {
+        let patience = |usual: u64| match args.timeout.unwrap_or(usual) {
             0 => None,
             seconds => Some(Duration::from_secs(seconds)),
         };
@@ -317,9 +323,6 @@ fn dest(typed: Vec<u8>, socket: Option<Vec<u8>>, shell: &Shell) -> Result<(Dest,
 
 fn read_dest(typed: &[u8], shell: &Shell) -> Result<(Dest, bool), Wrong> {
     if let Some(url) = typed.strip_prefix(URL_PREFIX) {
-        if shell.asked.is_some() {
-            return Err(Wrong::RshUnused);
-        }
         let slash = url.iter().position(|byte| *byte == b'/');
         let (authority, rest) = url.split_at(slash.unwrap_or(url.len()));
         let place = rest.strip_prefix(b"/").unwrap_or_default();
@@ -351,8 +354,12 @@ fn read_dest(typed: &[u8], shell: &Shell) -> Result<(Dest, bool), Wrong> {
     }
     let last = typed.rsplit(|byte| *byte == b'/').next();
     let is_dir = matches!(last, Some(b"" | b"." | b".."));
-    let path = typed.to_vec();
-    Ok((Dest::Local { path }, is_dir))
+    Ok((
+        Dest::Local {
+            path: typed.to_vec(),
+        },
+        is_dir,
+    ))
 }
 
 /// How another host is reached by a remote shell.
@@ -765,10 +772,10 @@ mod tests {
         args.rsh_usual = Some("ssh".into());
         assert!(matches!(Plan::new(args).unwrap().dest, Dest::Tcp { .. }));
         for url in ["sy://h/m", "sy:///m"] {
-            assert_eq!(plan(&["-e", "ssh", "a", url]), Err(Wrong::RshUnused));
+            assert_eq!(plan(&["-e", "ssh", "a", url]), Err(Wrong::ShellUnused));
         }
-        // As with rsync, where nobody needs it.
-        assert!(plan(&["-e", "ssh", "a", "b"]).unwrap().dest.is_local());
+        assert_eq!(plan(&["-e", "ssh", "a", "b"]), Err(Wrong::ShellUnused));
+        assert_eq!(plan(&["--sy-path=x", "a", "h::m"]), Err(Wrong::ShellUnused));
     }
 
     #[test]

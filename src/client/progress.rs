@@ -94,10 +94,17 @@ impl Progress {
         }
     }
 
-    /// Takes the line from the screen for good.
-    pub fn finish(&mut self) {
-        if let Face::Bar(bar) = &self.face {
-            bar.finish_and_clear();
+    /// Takes the line from the screen for good; where there is no screen, says how it ended, if it
+    /// said anything before.
+    pub fn finish(&mut self, totals: &Totals, now: Instant, stderr: &mut dyn Write) {
+        match &self.face {
+            Face::Off => {}
+            Face::Bar(bar) => bar.finish_and_clear(),
+            Face::Lines if self.drawn.is_none() => {}
+            Face::Lines => {
+                self.drawn = None;
+                self.show(totals, true, now, stderr);
+            }
         }
         self.face = Face::Off;
     }
@@ -215,6 +222,12 @@ mod tests {
             progress.show(&totals(), false, now, &mut stderr);
         }
         assert_eq!(stderr.split(|byte| *byte == b'\n').count() - 1, 2);
+        let mut last = Vec::new();
+        let mut totals = totals();
+        totals.literal_bytes = 3584;
+        progress.finish(&totals, start, &mut last);
+        let last = String::from_utf8(last).unwrap();
+        assert!(last.starts_with("4.00 KiB of 4.00 KiB (100%)"), "{last}");
     }
 
     #[test]

@@ -386,8 +386,8 @@ impl<D: Disk> Applying<'_, D> {
                 outcome => outcome,
             };
             match opened_up(disk, &here.dir, &here.fd, remove) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(Errno::NOTEMPTY) => Err((Attempt::Delete, Why::DirInTheWay)),
+                // One that is not empty fails the entry that it makes room for; once is enough.
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
                 Err(code) => Err((Attempt::Delete, Why::Errno(code))),
             }
         });

@@ -28,6 +28,9 @@ pub enum Scope<D: Disk> {
     },
 }
 
+const LINK_ON_THE_WAY: &[u8] = b": it is a symlink, and below a module none is followed: push to \
+    what it names, or export that as a module of its own";
+
 /// Finds DEST, makes it where only its last component is missing.
 pub struct OpenDest<D: Disk> {
     pub hello: Hello,
@@ -146,6 +149,29 @@ impl<D: Disk> OpenDest<D> {
         Refused { refusal, text }
     }
 
+    /// A component of DEST below a module that could not be opened. Who set up a link there knows
+    /// that it is a directory, and would not understand that it is none.
+    fn not_passed(
+        &self,
+        disk: &D,
+        at: &D::Fd,
+        index: usize,
+        refusal: Refusal,
+        errno: Errno,
+    ) -> Refused {
+        let components = &self.hello.dest;
+        let stat = disk.stat_at(at, &components[index]);
+        if !stat.is_ok_and(|stat| stat.kind == Kind::Symlink) {
+            return self.refused(refusal, errno);
+        }
+        let mut text = components[..=index].join(&b'/');
+        text.extend_from_slice(LINK_ON_THE_WAY);
+        Refused {
+            refusal: Refusal::Dest,
+            text,
+        }
+    }
+
     fn below(&self, disk: &D, module: &SharedFd<D>) -> Result<Found<D>, Refused> {
         let mut at = Arc::clone(module);
         let components = &self.hello.dest;
@@ -154,7 +180,9 @@ impl<D: Disk> OpenDest<D> {
             match disk.open_dir(&at, name) {
                 Ok(fd) => at = Arc::new(fd),
                 Err(errno) if is_last => return self.last(disk, &at, name, errno),
-                Err(errno) => return Err(self.refused(Refusal::Dest, errno)),
+                Err(errno) => {
+                    return Err(self.not_passed(disk, &at, index, Refusal::Dest, errno));
+                }
             }
         }
         self.found(disk, at)
@@ -199,6 +227,7 @@ impl<D: Disk> OpenDest<D> {
     ) -> Result<Found<D>, Refused> {
         let refuse = |errno| self.refused(Refusal::Dest, errno);
         let may_name_a_file = self.hello.single_file && !self.hello.dest_is_dir;
+        let is_module = matches!(self.scope, Scope::Module { .. });
         match errno {
             Errno::NOENT if may_name_a_file => self.named_by_dest(disk, parent),
             Errno::NOENT if self.hello.policy.dry_run => {
@@ -222,6 +251,14 @@ impl<D: Disk> OpenDest<D> {
             }
             // A file, or a symlink that may not be followed.
             Errno::NOTDIR | Errno::LOOP if may_name_a_file => self.named_by_dest(disk, parent),
+            Errno::NOTDIR if is_module => {
+                let index = self.hello.dest.len() - 1;
+                Err(self.not_passed(disk, parent, index, Refusal::DestNotDir, errno))
+            }
+            Errno::LOOP if is_module => {
+                let index = self.hello.dest.len() - 1;
+                Err(self.not_passed(disk, parent, index, Refusal::Dest, errno))
+            }
             Errno::NOTDIR => Err(self.refused(Refusal::DestNotDir, errno)),
             errno => Err(refuse(errno)),
         }

@@ -247,7 +247,7 @@ fn name_or_drop<D: Disk>(
 ) -> Result<(), Failed> {
     let named = before.and_then(|()| {
         disk.rename(&here.fd, temp.bytes(), name.bytes())
-            .map_err(errno(Attempt::Rename))
+            .map_err(not_renamed)
     });
     match named {
         Ok(()) => tree.count(|counts| {
@@ -257,6 +257,15 @@ fn name_or_drop<D: Disk>(
         Err(_) => drop_temp(disk, &here.fd, temp.bytes()),
     }
     named
+}
+
+/// Why an entry did not get its name. A directory that DELETE could not take away is told here,
+/// where it is known what it is in the way of.
+pub fn not_renamed(code: Errno) -> Failed {
+    match code {
+        Errno::ISDIR => (Attempt::Rename, Why::DirInTheWay),
+        code => (Attempt::Rename, Why::Errno(code)),
+    }
 }
 
 fn write_all<D: Disk>(disk: &D, fd: &D::Fd, content: &[u8]) -> Result<(), Errno> {

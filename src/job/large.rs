@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dir::FdCache;
-use super::entry::{dress_file, ended};
+use super::entry::{dress_file, ended, not_renamed};
 use super::owners::Met;
 use super::read_pack::{DirPlan, is_consistent};
 use super::tree::{Outcomes, Tree};
@@ -153,7 +153,7 @@ impl<D: Disk> EndLarge<D> {
                 .and_then(|()| {
                     let renamed =
                         disk.rename(&incoming.dir_fd, incoming.temp.bytes(), &incoming.name);
-                    renamed.map_err(|errno| (Attempt::Rename, Why::Errno(errno)))
+                    renamed.map_err(not_renamed)
                 })
                 .map(|()| true),
             Fate::Drop => Ok(false),

@@ -44,7 +44,8 @@ pub struct Arrival {
 }
 
 impl Listener {
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
+    /// Binds. `made` hears of a directory that was made for a socket.
+    pub fn bind(listen: &Listen, made: impl FnOnce(&Path)) -> io::Result<Self> {
         match listen {
             Listen::Tcp { address } => {
                 let listener = TcpListener::bind(address)?;
@@ -52,7 +53,7 @@ impl Listener {
                 Ok(Self::Tcp(listener))
             }
             Listen::Unix { socket } => {
-                let listener = bind_unix(socket)?;
+                let listener = bind_unix(socket, made)?;
                 listener.set_nonblocking(true)?;
                 Ok(Self::Unix {
                     listener,
@@ -119,13 +120,14 @@ impl Drop for Listener {
 }
 
 /// Binds with mode 0600; takes over the file of a server that is gone.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path, made: impl FnOnce(&Path)) -> io::Result<UnixListener> {
     if let Some(above) = path.parent()
         && !above.as_os_str().is_empty()
         && !above.exists()
     {
         std::fs::create_dir(above)?;
         std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))?;
+        made(above);
     }
     let bind = || {
         // The mode has to be right from the first instant; no other thread runs yet.
@@ -226,7 +228,7 @@ mod tests {
 
     fn listen(dir: &Dir) -> Listener {
         let socket = dir.join("s");
-        Listener::bind(&Listen::Unix { socket }).unwrap()
+        Listener::bind(&Listen::Unix { socket }, |_| ()).unwrap()
     }
 
     #[test]

@@ -139,9 +139,10 @@ struct ConfigFile {
     listen: Vec<String>,
     #[serde(default)]
     no_auth: bool,
-    max_connections: Option<u32>,
-    shards: Option<u16>,
-    pool_threads: Option<u16>,
+    /// These three in any number that TOML has, so that one out of range hears the range.
+    max_connections: Option<i64>,
+    shards: Option<i64>,
+    pool_threads: Option<i64>,
     #[serde(default)]
     module: BTreeMap<String, ModuleEntry>,
 }
@@ -189,13 +190,19 @@ impl ServerConfig {
             modules,
             max_connections: in_range(
                 "max_connections",
-                args.max_connections.or(file.max_connections),
+                args.max_connections
+                    .map(Into::into)
+                    .or(file.max_connections),
                 u32::MAX,
             )?,
-            shards: in_range("shards", args.shards.or(file.shards), SHARDS_MAX)?,
+            shards: in_range(
+                "shards",
+                args.shards.map(Into::into).or(file.shards),
+                SHARDS_MAX,
+            )?,
             pool_threads: in_range(
                 "pool_threads",
-                args.pool_threads.or(file.pool_threads),
+                args.pool_threads.map(Into::into).or(file.pool_threads),
                 POOL_THREADS_MAX,
             )?,
         })
@@ -225,16 +232,16 @@ fn parse(bytes: &[u8]) -> Result<ConfigFile, Wrong> {
     })
 }
 
-fn in_range<N>(name: &str, number: Option<N>, max: N) -> Result<Option<N>, ConfigError>
+fn in_range<N>(name: &str, number: Option<i64>, max: N) -> Result<Option<N>, ConfigError>
 where
-    N: Copy + Into<u32>,
+    N: Copy + PartialOrd + Default + TryFrom<i64> + Into<u32>,
 {
-    let max = max.into();
-    match number.map(Into::into) {
-        Some(count) if count == 0 || count > max => {
-            Err(wrong(format!("{name} = {count}"), Wrong::Range(max)))
-        }
-        Some(_) | None => Ok(number),
+    let Some(typed) = number else {
+        return Ok(None);
+    };
+    match N::try_from(typed) {
+        Ok(count) if count > N::default() && count <= max => Ok(Some(count)),
+        Ok(_) | Err(_) => Err(wrong(format!("{name} = {typed}"), Wrong::Range(max.into()))),
     }
 }
 
@@ -476,7 +483,9 @@ mod tests {
             let said = wrong(text).to_string();
             assert!(said.contains(part), "{text}: {said}");
         }
-        assert_eq!(wrong("shards = 0"), Wrong::Range(SHARDS_MAX.into()));
+        for text in ["shards = 0", "shards = 70000", "shards = -1"] {
+            assert_eq!(wrong(text), Wrong::Range(SHARDS_MAX.into()));
+        }
         assert_eq!(wrong("max_connections = 0"), Wrong::Range(u32::MAX));
         assert_eq!(wrong("[module.m]\npath = '/tmp'"), Wrong::ModuleTwice);
         let missing = error(&["--config=/nonexistent/x"]);

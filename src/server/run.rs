@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -36,9 +37,9 @@ pub fn serve(config: ServerConfig, log: Log) -> Exit {
         config::Doors::Stdio => stdio::serve(&config, &log),
         config::Doors::Listen(listen) => Server::start(&config, listen, &log).map(Server::run),
     };
-    ended.unwrap_or_else(|StartError { what, why, exit }| {
-        log.say(format_args!("{what}: {why}"), None);
-        exit
+    ended.unwrap_or_else(|error| {
+        log.say(format_args!("{}: {}", error.what, error.why), error.hint);
+        error.exit
     })
 }
 
@@ -56,6 +57,7 @@ pub fn doctor() -> Exit {
 pub(super) struct StartError {
     pub(super) what: String,
     pub(super) why: String,
+    pub(super) hint: Option<&'static str>,
     pub(super) exit: Exit,
 }
 
@@ -125,6 +127,7 @@ impl Server {
         let (stop, ring) = watch_signals().map_err(|error| StartError {
             what: "signals".to_owned(),
             why: error.to_string(),
+            hint: None,
             exit: Exit::Start,
         })?;
         let alarm = Arc::new(Alarm {
@@ -133,10 +136,13 @@ impl Server {
             log: Arc::clone(log),
         });
         let doors = Arc::new(open_doors(&config.modules)?);
+        let made =
+            |dir: &Path| log.say(format_args!("{}: made for the socket", dir.display()), None);
         let listeners = listen.iter().map(|listen| {
-            Listener::bind(listen).map_err(|error| StartError {
+            Listener::bind(listen, made).map_err(|error| StartError {
                 what: listen.place(),
                 why: format!("cannot listen: {error}"),
+                hint: listen_hint(&error),
                 exit: Exit::Socket,
             })
         });
@@ -148,13 +154,13 @@ impl Server {
         let shards = (0..shards_count)
             .map(|number| start_shard(number, pool_threads, &doors, &alarm))
             .collect::<Result<Vec<_>, StartError>>()?;
+        let modules = match config.modules.len() {
+            1 => "1 module".to_owned(),
+            count => format!("{count} modules"),
+        };
         for listener in &listeners {
             log.say(
-                format_args!(
-                    "listening on {}, {} modules",
-                    listener.place(),
-                    config.modules.len()
-                ),
+                format_args!("listening on {}, {modules}", listener.place(),),
                 None,
             );
         }
@@ -227,9 +233,25 @@ fn connections_max(shards_count: usize, asked: Option<u32>) -> Result<usize, Sta
         Some(count) if count <= by_rings => Ok(count),
         Some(count) => Err(StartError {
             what: format!("max_connections = {count}"),
-            why: format!("{shards_count} shards carry {by_rings}"),
+            why: format!("is not from 1 to {by_rings}, which is what {shards_count} shards carry"),
+            hint: Some("leave it out, or raise --shards"),
             exit: Exit::Usage,
         }),
+    }
+}
+
+/// What to try where a listener can't be had.
+fn listen_hint(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_io_error(error)? {
+        Errno::ADDRINUSE => Some(
+            "end the server that is there, or name another --socket PATH or --listen ADDR:PORT",
+        ),
+        Errno::ACCESS | Errno::PERM => Some(
+            "--socket PATH in a directory that the server's user may write to, or a port from 1024",
+        ),
+        Errno::NOENT => Some("make the directory above it, or --socket PATH elsewhere"),
+        Errno::ADDRNOTAVAIL => Some("--listen 127.0.0.1:7873"),
+        _ => None,
     }
 }
 
@@ -246,6 +268,7 @@ pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
                     "cannot open the module's directory: {}",
                     io::Error::from(errno)
                 ),
+                hint: None,
                 exit: Exit::Start,
             })?;
         roots.insert(module.name.bytes().to_vec(), Arc::new(root));
@@ -287,6 +310,7 @@ fn start_shard(
     let failed = |why: String| StartError {
         what: format!("shard {number}"),
         why,
+        hint: Some("sy-server doctor"),
         exit: Exit::Start,
     };
     let desk = Arc::new(Desk {

@@ -26,6 +26,7 @@ pub(super) fn serve(config: &ServerConfig, log: &Log) -> Result<Exit, StartError
     let failed = |what: &str, why: String| StartError {
         what: what.to_owned(),
         why,
+        hint: None,
         exit: Exit::Start,
     };
     if std::io::stdin().is_terminal() || std::io::stdout().is_terminal() {

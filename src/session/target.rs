@@ -572,8 +572,8 @@ impl<D: Disk> Target<D> {
         self.making.clear();
         self.held = None;
         self.requests.clear();
-        self.owners.drop_waiting();
         self.listing = None;
+        self.owners.drop_waiting();
         match self.state {
             State::AwaitingHello => self.owe_last(),
             State::Serving if self.is_quiet() => {
@@ -930,12 +930,9 @@ impl<D: Disk> Target<D> {
     }
 
     fn opened(&mut self, job: OpenDest<D>) -> Result<(), SessionError> {
-        let refused = || SessionError::Internal;
         self.state = State::AwaitingHello; // Until it is certain that there is a tree.
-        let (tree, welcome) = job
-            .outcome
-            .ok_or_else(refused)?
-            .map_err(SessionError::Refused)?;
+        let outcome = job.outcome.ok_or(SessionError::Internal)?;
+        let (tree, welcome) = outcome.map_err(SessionError::Refused)?;
         self.tree = Some(tree);
         self.state = State::Serving;
         self.owed = Some(Owed::Welcome(welcome));

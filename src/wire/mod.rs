@@ -392,7 +392,8 @@
 //! only retires the number).
 //!
 //! **FILE, SYMLINK, NODE** make the entry or replace what is there, in one step: no moment shows
-//! half of it. They do not replace a directory; DELETE goes before. A large file replaces in the same
+//! half of it. They do not replace a directory; DELETE goes before, and where a directory that is
+//! not empty had to stay, it is they that fail. A large file replaces in the same
 //! way, at its END. NODE is an error where WELCOME
 //! did not allow it; `rdev` counts for devices. **META** sets owner, mode and mtime of an entry of
 //! that same kind.

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use kernel_tests::scene::slash;
 use kernel_tests::{
-    Need, Outcome, Push, Route, Scene, Server, Tree, Yard, guard, on_routes, plant, push, require,
-    subject,
+    Need, Outcome, Push, Route, Scene, Server, Tree, Yard, content, guard, on_routes, plant, push,
+    require, subject,
 };
 
 /// Runs the client with exactly these words.
@@ -301,6 +301,35 @@ fn a_file_in_the_way_of_a_directory_gives_way(scene) {
     plant::file(scene.src().join("dir/file"), "text");
     plant::file(scene.dst().join("dir"), "in the way");
     scene.assert_pushes::<&str>(&[]);
+}
+}
+
+on_routes! { embedded, tcp, unix, ssh;
+fn a_directory_in_the_way_of_a_file_is_told_and_counted_once(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("name"), "text");
+    plant::file(scene.src().join("large"), content::noise(1, 300_000));
+    for name in ["name", "large"] {
+        plant::file(scene.dst().join(name).join("file"), "in the way");
+    }
+    let outcome = scene.push(&["--json"]).run().exits(23);
+    assert_eq!(outcome.summary().errors, 2, "{outcome}");
+    outcome.complains(&["name", "large", "not empty is in the way", "--delete"]);
+    scene.push(&["--delete"]).run().ok();
+    scene.assert_arrived();
+}
+}
+
+on_routes! { tcp, unix;
+fn a_symlink_on_the_way_to_dest_is_named(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("file"), "text");
+    plant::dir(scene.export().join("real/sub"));
+    plant::symlink("real", scene.export().join("link"));
+    for dest in ["link", "link/sub", "link/new"] {
+        let outcome = scene.push_to(dest).from(slash(scene.src())).run().exits(3);
+        outcome.complains(&["link: it is a symlink", "push to what it names"]);
+    }
 }
 }
 

@@ -646,9 +646,10 @@ fn deletes_stay_within_what_the_session_may_delete(scene) {
     refusal(&mut evil, &evil::pack(&[bait()]), "dry run");
     // Neither a full directory without leave, nor anything in a dry run, nor what a link shows.
     let mut evil = listed(scene, 0);
-    evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 1)]));
+    let file = evil::op_file(ROOT, b"dir", meta(evil::FILE), b"text");
+    evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 1), file]));
     evil.send(&evil::done());
-    assert_eq!(evil.last(), Last::Report(23, 0, 1));
+    assert_eq!(evil.last(), Last::Report(23, 0, 1), "the one failure is told once");
     let mut evil = listed(scene, evil::DELETE | evil::DRY_RUN);
     evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 1), evil::op_delete(ROOT, b"stays", 0)]));
     evil.send(&evil::done());
