@@ -84,9 +84,11 @@ pub const LISTS_WAITING_MAX: usize = 4096;
 pub const RING_SUBMISSIONS: u32 = 256;
 /// Entries of a ring's completion queue: all operations in flight and the ring's own, at once.
 pub const RING_COMPLETIONS: u32 = 4096;
-/// The same where RLIMIT_MEMLOCK has no room for more: with it a ring fits into 64 KiB. What
-/// overflows is kept by the kernel and costs it an allocation each.
-pub const RING_COMPLETIONS_SMALL: u32 = 512;
+/// The same where RLIMIT_MEMLOCK has no room for those: two pages of locked memory a ring, so that
+/// eight rings of a user fit into 64 KiB.
+pub const RING_SUBMISSIONS_SMALL: u32 = 64;
+/// The same for completions. What overflows is kept by the kernel and costs it an allocation each.
+pub const RING_COMPLETIONS_SMALL: u32 = 128;
 /// Operations that one ring has with the kernel at once; the rest waits in line.
 pub const RING_OPS_MAX: usize = 4032;
 /// Connections of a shard. Each keeps one operation with the kernel, for the next head; whatever
@@ -171,6 +173,7 @@ pub const PEER_TEXT_BYTES_MAX: usize = 4096;
 
 const _: () = assert!(BLOCK_BYTES == FRAME_HEAD_BYTES + PAYLOAD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(4096));
+const _: () = assert!(RING_SUBMIT_EARLY < RING_SUBMISSIONS_SMALL as usize);
 const _: () = assert!(RING_OPS_MAX + 64 <= RING_COMPLETIONS as usize);
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX + ARENA_BYTES / BLOCK_BYTES + 64 <= RING_OPS_MAX);
 const _: () = assert!(PACK_FILE_BYTES_MAX + 1024 < PAYLOAD_BYTES_MAX);

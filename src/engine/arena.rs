@@ -9,8 +9,10 @@
     reason = "maps memory and hands it out as slices for the life of the process"
 )]
 
+use std::io;
 use std::ptr;
 
+use io_uring::IoUring;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
 use crate::limits::BLOCK_BYTES;
@@ -25,11 +27,6 @@ pub struct Region {
 }
 
 impl Region {
-    /// The address of the first byte.
-    pub fn start(self) -> usize {
-        self.start
-    }
-
     pub fn bytes(self) -> usize {
         self.bytes
     }
@@ -40,6 +37,16 @@ impl Region {
             .checked_sub(self.start)
             .and_then(|offset| offset.checked_add(bytes))
             .is_some_and(|end| end <= self.bytes)
+    }
+
+    /// Makes the arena the ring's only fixed buffer. ENOMEM: RLIMIT_MEMLOCK is too low.
+    pub(super) fn register(self, ring: &IoUring) -> io::Result<()> {
+        let iovec = libc::iovec {
+            iov_base: ptr::with_exposed_provenance_mut(self.start),
+            iov_len: self.bytes,
+        };
+        // SAFETY: a `Region` is mapped for the life of the process.
+        unsafe { ring.submitter().register_buffers(&[iovec]) }
     }
 }
 

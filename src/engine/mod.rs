@@ -5,6 +5,7 @@
 //! - `arena`: the memory of the blocks; `uring` and it are the only files with `unsafe`;
 //! - `pool`: threads for work that may block, and `bell`, by which a thread wakes a ring;
 //! - `lanes`: on which way a file read or write goes: ring, inline or pool;
+//! - `setup`: how a ring is set up on this kernel, under these limits;
 //! - `uring`: the ring, the product's implementation of the seam;
 //! - `driver`: finishes short and interrupted operations, above any implementation of the seam;
 //! - `probe`: what this host offers the engine, for `doctor`.
@@ -18,6 +19,7 @@ pub mod lanes;
 mod nudge;
 pub mod pool;
 pub mod probe;
+pub mod setup;
 pub mod shard;
 pub mod start;
 #[cfg(test)]

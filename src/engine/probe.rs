@@ -8,8 +8,8 @@ use rustix::process::{Resource, getrlimit};
 use super::arena;
 use super::disk::PosixDisk;
 use super::lanes::{FileLanes, Lane, LaneTable, fs_name};
+use super::setup::{Registration, Setup, SetupError, Tier, try_setup};
 use super::start::connections_max;
-use super::uring::{Registration, Setup, SetupError, Tier, try_setup};
 use crate::limits::ARENA_BYTES;
 use crate::ops::{Disk, Errno};
 
@@ -139,10 +139,14 @@ impl fmt::Display for Doctor {
                     Tier::NoSqArray => "DEFER_TASKRUN, NO_SQARRAY (6.6 and later)",
                     Tier::DeferTaskrun => "DEFER_TASKRUN (6.1 and later)",
                 };
-                writeln!(f, "engine: io_uring with {flags}")?;
+                let size = if setup.is_small() { ", small" } else { "" };
+                writeln!(f, "engine: io_uring with {flags}{size}")?;
                 write!(f, "arena: {}, ", Bytes(Some(self.arena_bytes as u64)))?;
                 match setup.arena {
                     Registration::Registered => writeln!(f, "registered with the ring")?,
+                    Registration::Refused(Errno::NOMEM) => {
+                        writeln!(f, "not registered: that needs more locked memory")?;
+                    }
                     Registration::Refused(errno) => writeln!(f, "not registered: {errno}")?,
                     Registration::NotAsked => writeln!(f, "not registered: not mapped")?,
                 }
@@ -217,8 +221,8 @@ impl fmt::Display for Advice {
             ),
             Self::NewerKernel => f.write_str("Linux 6.1 or later, built with CONFIG_IO_URING"),
             Self::RaiseMemlock => f.write_str(
-                "more locked memory: LimitMEMLOCK=infinity in the unit, docker run --ulimit \
-                 memlock=-1, or CAP_IPC_LOCK",
+                "more locked memory, for rings of full size and registered arenas: \
+                 LimitMEMLOCK=infinity in the unit, docker run --ulimit memlock=-1, or CAP_IPC_LOCK",
             ),
             Self::RaiseOpenFiles => {
                 f.write_str("more open files: LimitNOFILE=65536 in the unit, or ulimit -n 65536")
@@ -259,6 +263,7 @@ impl fmt::Display for Count {
 mod tests {
     use super::*;
     use crate::engine::disk::TMPFS_MAGIC;
+    use crate::limits::RING_COMPLETIONS_SMALL;
 
     #[test]
     fn this_host_is_described_line_by_line() {
@@ -332,5 +337,20 @@ file system: tmpfs (in memory), reads as plain calls in the loop, writes as plai
 try: sysctl kernel.io_uring_disabled=0 (it is 1; or join kernel.io_uring_group)";
         assert_eq!(found.to_string(), expected);
         assert_eq!(Bytes(Some(8 << 20)).to_string(), "8.0 MiB");
+    }
+
+    #[test]
+    fn what_little_locked_memory_takes_away_is_said() {
+        let found = Doctor {
+            engine: Ok(Setup {
+                tier: Tier::NoSqArray,
+                arena: Registration::Refused(Errno::NOMEM),
+                completions: RING_COMPLETIONS_SMALL,
+            }),
+            ..doctor(None, &LaneTable::default())
+        };
+        let text = found.to_string();
+        assert!(text.contains("(6.6 and later), small\n"), "{text}");
+        assert!(text.contains("not registered: that needs more locked memory\n"));
     }
 }

@@ -33,10 +33,10 @@ use super::arena::Region;
 use super::bell::{Bell, Waker};
 use super::lanes::{Lane, LaneTable, Lanes};
 use super::pool::{Inbox, Pool, run_file_op};
+use super::setup::{Registration, Setup, SetupError, errno_of, set_up};
 use super::user_data::{About, Slot};
 use crate::limits::{
-    FRAME_HEAD_BYTES, PIPE_BYTES, RING_COMPLETIONS, RING_COMPLETIONS_SMALL, RING_OPS_MAX,
-    RING_REAP_FULL, RING_SUBMISSIONS, RING_SUBMIT_EARLY,
+    FRAME_HEAD_BYTES, PIPE_BYTES, RING_OPS_MAX, RING_REAP_FULL, RING_SUBMIT_EARLY,
 };
 use crate::model::time::Moment;
 use crate::ops::op::{Completion, Job, Op, Ring, StreamId};
@@ -50,66 +50,8 @@ const NO_OFFSET: u64 = u64::MAX;
 /// The arena is the only registered buffer.
 const ARENA_INDEX: u16 = 0;
 
-/// Memory of an ended process of the same user is given back late, and counts until then.
-const MEMLOCK_TRIES: u32 = 3;
-const MEMLOCK_PAUSE: Duration = Duration::from_millis(10);
 /// How long a dropped ring waits for what it cancelled.
 const DROP_WAIT: Duration = Duration::from_secs(2);
-
-/// Why there is no ring. What to do about it is said by `probe`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SetupError {
-    #[error("io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled")]
-    Refused,
-    #[error("this kernel has no io_uring (ENOSYS), or a seccomp profile hides it")]
-    Missing,
-    #[error("this kernel's io_uring is older than 6.1 (EINVAL)")]
-    TooOld,
-    #[error("no memory for the ring (ENOMEM): RLIMIT_MEMLOCK is too low")]
-    Memlock,
-    #[error("io_uring can't be set up: {0}")]
-    Other(Errno),
-}
-
-impl From<io::Error> for SetupError {
-    fn from(error: io::Error) -> Self {
-        match errno_of(&error) {
-            Errno::PERM | Errno::ACCESS => Self::Refused,
-            Errno::NOSYS => Self::Missing,
-            Errno::INVAL => Self::TooOld,
-            Errno::NOMEM => Self::Memlock,
-            errno => Self::Other(errno),
-        }
-    }
-}
-
-/// Which set of flags the kernel took.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tier {
-    /// Linux 6.6 and later: NO_SQARRAY too.
-    NoSqArray,
-    /// Linux 6.1 and later: DEFER_TASKRUN.
-    DeferTaskrun,
-}
-
-/// What became of the arena.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Registration {
-    /// File operations use READ_FIXED and WRITE_FIXED.
-    Registered,
-    /// The kernel said no (ENOMEM: RLIMIT_MEMLOCK); plain READ and WRITE cost a few ns more.
-    Refused(Errno),
-    NotAsked,
-}
-
-/// How the ring was set up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Setup {
-    pub tier: Tier,
-    pub arena: Registration,
-    /// Entries of the completion queue; fewer than asked for where RLIMIT_MEMLOCK is very low.
-    pub completions: u32,
-}
 
 /// Counts since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -747,75 +689,6 @@ impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
     }
 }
 
-/// How a ring of this thread would be set up; it is closed again.
-pub fn try_setup(arena: Option<Region>) -> Result<Setup, SetupError> {
-    set_up(arena).map(|(_, setup)| setup)
-}
-
-fn set_up(arena: Option<Region>) -> Result<(IoUring, Setup), SetupError> {
-    let mut built = build_ring(RING_COMPLETIONS);
-    // The ring's own memory counts as locked too (measured on 6.18).
-    for _ in 0..MEMLOCK_TRIES {
-        if !matches!(built, Err(SetupError::Memlock)) {
-            break;
-        }
-        std::thread::sleep(MEMLOCK_PAUSE);
-        built = build_ring(RING_COMPLETIONS_SMALL);
-    }
-    let (ring, tier) = built?;
-    let setup = Setup {
-        tier,
-        arena: match arena {
-            Some(region) => register(&ring, region),
-            None => Registration::NotAsked,
-        },
-        completions: ring.params().cq_entries(),
-    };
-    Ok((ring, setup))
-}
-
-/// Tries the sets of flags, newest first. DEFER_TASKRUN runs completions on our thread, when it
-/// enters; TASKRUN_FLAG shows when there are some; SUBMIT_ALL keeps one refused entry from
-/// stopping those behind it.
-fn build_ring(completions: u32) -> Result<(IoUring, Tier), SetupError> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_coop_taskrun()
-        .setup_submit_all()
-        .setup_clamp()
-        .setup_cqsize(completions);
-    let with_array = builder.clone();
-    match builder.setup_no_sqarray().build(RING_SUBMISSIONS) {
-        Ok(ring) => Ok((ring, Tier::NoSqArray)),
-        Err(error) if errno_of(&error) == Errno::INVAL => {
-            let ring = with_array.build(RING_SUBMISSIONS)?;
-            Ok((ring, Tier::DeferTaskrun))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn register(ring: &IoUring, region: Region) -> Registration {
-    let iovec = libc::iovec {
-        iov_base: std::ptr::with_exposed_provenance_mut(region.start()),
-        iov_len: region.bytes(),
-    };
-    for is_last in (0..MEMLOCK_TRIES).map(|number| number + 1 == MEMLOCK_TRIES) {
-        // SAFETY: a `Region` is mapped for the life of the process.
-        match unsafe { ring.submitter().register_buffers(&[iovec]) } {
-            Ok(()) => return Registration::Registered,
-            Err(error) if errno_of(&error) == Errno::NOMEM && !is_last => {
-                std::thread::sleep(MEMLOCK_PAUSE);
-            }
-            Err(error) => return Registration::Refused(errno_of(&error)),
-        }
-    }
-    Registration::Refused(Errno::NOMEM)
-}
-
 fn recv_entry(end: &End, start: *mut u8, bytes: u32) -> squeue::Entry {
     let fd = Fd(end.fd.as_raw_fd());
     if end.is_socket {
@@ -866,10 +739,6 @@ fn is_inside(registered: Option<Region>, bytes: &[u8]) -> bool {
 
 fn entry_bytes(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a block is far below 4 GiB")
-}
-
-fn errno_of(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 pub(super) fn monotonic_now() -> Moment {
@@ -1278,15 +1147,5 @@ mod tests {
             1,
             "counted where it does not panic"
         );
-    }
-
-    #[test]
-    fn an_errno_of_the_setup_names_its_cause() {
-        let of = |errno: Errno| SetupError::from(io::Error::from(errno));
-        assert_eq!(of(Errno::PERM), SetupError::Refused);
-        assert_eq!(of(Errno::NOSYS), SetupError::Missing);
-        assert_eq!(of(Errno::NOMEM), SetupError::Memlock);
-        assert_eq!(of(Errno::INVAL), SetupError::TooOld);
-        assert_eq!(of(Errno::MFILE), SetupError::Other(Errno::MFILE));
     }
 }

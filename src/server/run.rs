@@ -19,6 +19,7 @@ use crate::engine::bell::Waker;
 use crate::engine::disk::PosixDisk;
 use crate::engine::lanes::LaneTable;
 use crate::engine::probe;
+use crate::engine::setup::SetupError;
 use crate::engine::shard::PortKey;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{DRAIN_SECONDS_MAX, IDLE_SECONDS_MAX, POOL_THREADS};
@@ -151,9 +152,8 @@ impl Server {
         let shards_count = config.shards.map_or(cores, usize::from);
         let connections_max = connections_max(shards_count, config.max_connections)?;
         let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
-        let shards = (0..shards_count)
-            .map(|number| start_shard(number, pool_threads, &doors, &alarm))
-            .collect::<Result<Vec<_>, StartError>>()?;
+        let shards = start_shards(shards_count, pool_threads, &doors, &alarm)?;
+        let connections_max = connections_max.min(start::connections_max(shards.len(), None));
         let modules = match config.modules.len() {
             1 => "1 module".to_owned(),
             count => format!("{count} modules"),
@@ -301,18 +301,52 @@ fn watch_signals() -> io::Result<(UnixStream, UnixStream)> {
     Ok((stop, ring))
 }
 
+/// Starts so many shards, or fewer where there is no locked memory for more rings.
+fn start_shards(
+    count: usize,
+    pool_threads: usize,
+    doors: &Arc<Doors>,
+    alarm: &Arc<Alarm>,
+) -> Result<Vec<ShardHandle>, StartError> {
+    let mut shards = Vec::with_capacity(count);
+    for number in 0..count {
+        let why = match start_shard(number, pool_threads, doors, alarm) {
+            Ok(shard) => {
+                shards.push(shard);
+                continue;
+            }
+            Err(NoShard::Setup(SetupError::Memlock)) if number > 0 => {
+                let text = format_args!("{number} of {count} shards: {}", SetupError::Memlock);
+                alarm
+                    .log
+                    .say(text, Some(&probe::Advice::RaiseMemlock.to_string()));
+                break;
+            }
+            Err(NoShard::Setup(error)) => error.to_string(),
+            Err(NoShard::Thread(why)) => why,
+        };
+        return Err(StartError {
+            what: format!("shard {number}"),
+            why,
+            hint: Some("sy-server doctor"),
+            exit: Exit::Start,
+        });
+    }
+    Ok(shards)
+}
+
+/// Why there is no shard.
+enum NoShard {
+    Setup(SetupError),
+    Thread(String),
+}
+
 fn start_shard(
     number: usize,
     pool_threads: usize,
     doors: &Arc<Doors>,
     alarm: &Arc<Alarm>,
-) -> Result<ShardHandle, StartError> {
-    let failed = |why: String| StartError {
-        what: format!("shard {number}"),
-        why,
-        hint: Some("sy-server doctor"),
-        exit: Exit::Start,
-    };
+) -> Result<ShardHandle, NoShard> {
     let desk = Arc::new(Desk {
         arrivals: Mutex::new(Vec::new()),
         sessions_count: AtomicUsize::new(0),
@@ -342,11 +376,11 @@ fn start_shard(
                 worker.run(shard)
             });
         });
-    let thread = thread.map_err(|error| failed(error.to_string()))?;
+    let thread = thread.map_err(|error| NoShard::Thread(error.to_string()))?;
     let waker = told
         .recv()
-        .map_err(|_| failed("it did not start".to_owned()))?;
-    let waker = waker.map_err(|error| failed(error.to_string()))?;
+        .map_err(|_| NoShard::Thread("it did not start".to_owned()))?;
+    let waker = waker.map_err(NoShard::Setup)?;
     Ok(ShardHandle {
         desk,
         waker,

@@ -20,6 +20,7 @@ mod hostile;
 mod hostile_floods;
 mod hostile_frames;
 mod hostile_server;
+mod locked_memory;
 mod metadata;
 mod names;
 mod owners;
