@@ -1,6 +1,7 @@
 //! FLOOR 5: `sy push`, from the command line to the last line printed.
 
 pub mod args;
+mod latency;
 pub mod messages;
 pub mod output;
 pub mod plan;

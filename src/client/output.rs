@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
+use super::latency;
 use super::messages::{self, Failure, Message};
 use super::plan::{Lines, PlanError, Show};
 use super::progress::Progress;
+use crate::engine::figures::Figures;
 use crate::limits::PROGRESS_PAUSE_MS;
 use crate::model::entry::Kind;
 use crate::model::escape;
@@ -112,12 +114,13 @@ impl Output {
         first_payload: Option<Duration>,
         peak_rss_bytes: u64,
         engine: &str,
+        figures: &Figures,
     ) -> Exit {
         self.progress
             .finish(&ending.totals, Instant::now(), &mut *self.stderr);
         if self.show.stats {
             let table = stats(ending, elapsed, first_payload, peak_rss_bytes, engine);
-            self.line(&table);
+            self.line(&(table + &latency::table(figures)));
         }
         if self.show.summary {
             let line = summary(ending, elapsed, self.show.dry_run);
@@ -142,6 +145,7 @@ impl Output {
                 peak_rss_bytes,
                 engine,
                 self.show.dry_run,
+                figures,
             ));
         }
         self.flush();
@@ -567,6 +571,8 @@ struct SummaryLine<'a> {
     engine: &'a str,
     durability: Option<&'static str>,
     why: Option<&'a str>,
+    /// By kind of operation and lane.
+    latency: latency::ByKind,
     exit: u8,
 }
 
@@ -578,6 +584,7 @@ impl<'a> SummaryLine<'a> {
         peak_rss_bytes: u64,
         engine: &'a str,
         dry_run: bool,
+        figures: &Figures,
     ) -> Self {
         let totals = &ending.totals;
         Self {
@@ -607,6 +614,7 @@ impl<'a> SummaryLine<'a> {
             engine,
             durability: ending.durability.map(|level| level.name()),
             why: ending.why.as_deref(),
+            latency: latency::by_kind(figures),
             exit: ending.exit as u8,
         }
     }
@@ -708,7 +716,8 @@ mod tests {
 
     fn finish(output: &mut Output, exit: Exit) -> Exit {
         let second = Duration::from_secs(1);
-        output.finish(&ending(exit), second, Some(second / 4), 5 << 20, "uring")
+        let (first, figures) = (Some(second / 4), Figures::default());
+        output.finish(&ending(exit), second, first, 5 << 20, "uring", &figures)
     }
 
     fn trouble(path: &[u8], errno: Errno) -> Tell {
@@ -887,7 +896,14 @@ mod tests {
         let (mut output, stdout, stderr) = output(&["-q"]);
         let errno = Errno::CONNREFUSED;
         let exit = output.failure("sy://h:1", &Failure::Connect { errno });
-        output.finish(&ending(exit), Duration::ZERO, None, 0, "uring");
+        output.finish(
+            &ending(exit),
+            Duration::ZERO,
+            None,
+            0,
+            "uring",
+            &Figures::default(),
+        );
         let text = stderr.text();
         assert!(
             text.starts_with("sy: sy://h:1: cannot connect: Connection refused (ECONNREFUSED)\n")

@@ -17,6 +17,7 @@ use super::plan::{Dest, Plan};
 use super::rsh::{RemoteShell, ShellEnd};
 use super::sources;
 use crate::engine::disk::PosixDisk;
+use crate::engine::figures::Figures;
 use crate::engine::setup::SetupError;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{CONNECT_SECONDS_MAX, OPEN_FILES_MIN};
@@ -50,6 +51,7 @@ pub fn push(plan: &Plan) -> Exit {
                 None,
                 start::peak_rss_bytes(),
                 ENGINE,
+                &Figures::default(),
             )
         }
     }
@@ -171,6 +173,7 @@ impl Push {
             first_payload,
             start::peak_rss_bytes(),
             ENGINE,
+            self.shard.ring_mut().figures(),
         )
     }
 }

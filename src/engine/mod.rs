@@ -8,12 +8,15 @@
 //! - `setup`: how a ring is set up on this kernel, under these limits;
 //! - `uring`: the ring, the product's implementation of the seam;
 //! - `driver`: finishes short and interrupted operations, above any implementation of the seam;
+//! - `figures`: how long all that took;
 //! - `probe`: what this host offers the engine, for `doctor`.
 
 pub mod arena;
 pub mod bell;
+mod clock;
 pub mod disk;
 pub mod driver;
+pub mod figures;
 pub mod lanes;
 #[cfg(test)]
 mod nudge;

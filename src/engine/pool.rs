@@ -5,8 +5,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::bell::Bell;
+use super::clock::monotonic_now;
+use crate::model::time::Moment;
 use crate::ops::op::{Completion, Job, Op, Progress};
 use crate::ops::{Disk, Errno};
 
@@ -64,13 +67,28 @@ impl<D: Disk, J: Job<D>> Pool<D, J> {
             tag,
             op,
             inbox: Arc::clone(inbox),
+            times: Times {
+                pushed: monotonic_now(),
+                worked: Duration::ZERO,
+                entries_made: 0,
+            },
         });
     }
 }
 
+/// How long an op of the pool took.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) pushed: Moment,
+    /// Without the time in line.
+    pub(super) worked: Duration,
+    /// In that time.
+    pub(super) entries_made: u32,
+}
+
 /// Where a ring finds what the pool ended for it.
 pub(super) struct Inbox<D: Disk, J> {
-    ended: Mutex<VecDeque<Completion<D, J>>>,
+    ended: Mutex<VecDeque<(Completion<D, J>, Times)>>,
     bell: Arc<Bell>,
 }
 
@@ -82,16 +100,13 @@ impl<D: Disk, J> Inbox<D, J> {
         }
     }
 
-    /// Moves all that is there to the back of `ready`; their number.
-    pub(super) fn take_into(&self, ready: &mut VecDeque<Completion<D, J>>) -> usize {
-        let mut ended = locked(&self.ended);
-        let count = ended.len();
-        ready.append(&mut ended);
-        count
+    /// Moves all that is there to the back of `arrived`.
+    pub(super) fn take_into(&self, arrived: &mut VecDeque<(Completion<D, J>, Times)>) {
+        arrived.append(&mut locked(&self.ended));
     }
 
-    fn put(&self, completion: Completion<D, J>) {
-        locked(&self.ended).push_back(completion);
+    fn put(&self, completion: Completion<D, J>, times: Times) {
+        locked(&self.ended).push_back((completion, times));
         self.bell.ring();
     }
 }
@@ -120,6 +135,7 @@ struct Task<D: Disk, J> {
     tag: u64,
     op: Op<D, J>,
     inbox: Arc<Inbox<D, J>>,
+    times: Times,
 }
 
 struct Line<D: Disk, J> {
@@ -202,14 +218,34 @@ fn spawn<D: Disk, J: Job<D>>(
 fn work<D: Disk, J: Job<D>>(disk: &D, line: &Line<D, J>, mut task: Task<D, J>) {
     // The op stays out here, so that a panic loses neither it nor its buffer. Nobody looks into
     // a job after `JOB_PANICKED`, so a state torn inside it is seen by its drop alone.
+    let began = monotonic_now();
+    let made_before = entries_made(&task.op);
     let ending = catch_unwind(AssertUnwindSafe(|| step(disk, &mut task.op)));
+    task.times.worked += monotonic_now().since(began);
+    task.times.entries_made += entries_made(&task.op).saturating_sub(made_before);
     let result = match ending {
         Ok(Step::Ended(result)) => result,
         Ok(Step::Again) => return line.push(task),
         Err(_told_by_the_panic_hook) => Err(JOB_PANICKED),
     };
-    let Task { tag, op, inbox } = task;
-    inbox.put(Completion { tag, op, result });
+    let Task {
+        tag,
+        op,
+        inbox,
+        times,
+    } = task;
+    inbox.put(Completion { tag, op, result }, times);
+}
+
+fn entries_made<D: Disk, J: Job<D>>(op: &Op<D, J>) -> u32 {
+    match op {
+        Op::Job(job) => job.entries_made(),
+        Op::RecvHead { .. }
+        | Op::Recv { .. }
+        | Op::Send { .. }
+        | Op::Read { .. }
+        | Op::Write { .. } => 0,
+    }
 }
 
 enum Step {
@@ -298,12 +334,12 @@ mod tests {
         bell: &Bell,
         count: usize,
     ) -> VecDeque<Completion<PosixDisk, TestJob>> {
-        let mut ready = VecDeque::new();
+        let mut arrived = VecDeque::new();
         loop {
             bell.take_rung();
-            inbox.take_into(&mut ready);
-            if ready.len() >= count {
-                return ready;
+            inbox.take_into(&mut arrived);
+            if arrived.len() >= count {
+                return arrived.into_iter().map(|(ended, _)| ended).collect();
             }
             if bell.lie_down() {
                 let mut word = [0; 8];

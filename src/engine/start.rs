@@ -5,12 +5,13 @@ use std::io;
 use std::time::Duration;
 
 use super::arena;
+use super::clock::monotonic_now;
 use super::disk::PosixDisk;
 use super::lanes::LaneTable;
 use super::pool::Pool;
 use super::setup::SetupError;
 use super::shard::Shard;
-use super::uring::{Uring, monotonic_now};
+use super::uring::Uring;
 use crate::job::Work;
 use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX};
 use crate::model::time::Moment;

@@ -26,13 +26,14 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use rustix::fs::{FileType, OFlags};
 use rustix::net::Shutdown;
-use rustix::time::ClockId;
 use slab::Slab;
 
 use super::arena::Region;
 use super::bell::{Bell, Waker};
+use super::clock::monotonic_now;
+use super::figures::{Figures, Timed};
 use super::lanes::{Lane, LaneTable, Lanes};
-use super::pool::{Inbox, Pool, run_file_op};
+use super::pool::{Inbox, Pool, Times, run_file_op};
 use super::setup::{Registration, Setup, SetupError, errno_of, set_up};
 use super::user_data::{About, Slot};
 use crate::limits::{
@@ -96,20 +97,30 @@ pub struct Uring<D: Disk, J: Job<D>> {
     is_bell_armed: bool,
 
     /// Pushed, not yet with the kernel, for want of room.
-    backlog: VecDeque<(u64, Op<D, J>)>,
+    backlog: VecDeque<Waiting<D, J>>,
     /// `user_data` of ops to cancel. Not descriptors: those could be another's by then.
     cancels_to_submit: VecDeque<u64>,
     /// Entries in the submission queue.
     unsubmitted_count: usize,
     ready: VecDeque<Completion<D, J>>,
+    /// Empty between two looks into the inbox.
+    arrived: VecDeque<(Completion<D, J>, Times)>,
     stats: Stats,
+    figures: Figures,
     /// Not `Send`.
     thread: PhantomData<*mut ()>,
+}
+
+struct Waiting<D: Disk, J> {
+    tag: u64,
+    op: Op<D, J>,
+    pushed: Moment,
 }
 
 struct InFlight<D: Disk, J> {
     tag: u64,
     op: Op<D, J>,
+    pushed: Moment,
     /// A cancellation was asked for to hear how far it is.
     is_nudged: bool,
 }
@@ -193,7 +204,9 @@ where
             cancels_to_submit: VecDeque::new(),
             unsubmitted_count: 0,
             ready: VecDeque::new(),
+            arrived: VecDeque::new(),
             stats: Stats::default(),
+            figures: Figures::default(),
             thread: PhantomData,
         })
     }
@@ -207,6 +220,11 @@ where
             wakes: self.bell.writes_count(),
             ..self.stats
         }
+    }
+
+    /// How long its operations took so far.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Wakes this ring's thread from any other.
@@ -242,7 +260,10 @@ where
 
     fn run_here(&mut self, tag: u64, mut op: Op<D, J>) {
         self.stats.inline_ops += 1;
+        let began = monotonic_now();
         let result = run_file_op(&self.disk, &mut op);
+        let took = monotonic_now().since(began);
+        self.record(&op, Lane::Inline, result, took);
         self.ready.push_back(Completion { tag, op, result });
     }
 
@@ -251,19 +272,53 @@ where
         self.pool.push(tag, op, &self.inbox);
     }
 
-    /// Puts an op into the kernel's queue; gives it back where there is no room.
-    fn issue(&mut self, tag: u64, op: Op<D, J>) -> Result<(), Op<D, J>> {
-        if self.ops.len() >= RING_OPS_MAX || !self.has_room() {
-            return Err(op);
+    fn record(&mut self, op: &Op<D, J>, lane: Lane, result: Result<usize, Errno>, took: Duration) {
+        if result.is_err() {
+            return;
         }
+        let timed = match op {
+            Op::RecvHead { .. } => return,
+            Op::Recv { .. } => Timed::Receive,
+            Op::Send { .. } => Timed::Send,
+            Op::Read { .. } => Timed::Read(lane),
+            Op::Write { .. } => Timed::Write(lane),
+            Op::Job(job) => Timed::Job(job.kind()),
+        };
+        self.figures.record(timed, took);
+    }
+
+    /// Takes in what the pool has ended.
+    fn empty_inbox(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.inbox.take_into(&mut arrived);
+        let now = monotonic_now();
+        for (completion, times) in arrived.drain(..) {
+            let took = now.since(times.pushed);
+            self.record(&completion.op, Lane::Pool, completion.result, took);
+            if let Some(each) = times.worked.checked_div(times.entries_made) {
+                self.figures
+                    .record_each(Timed::Commit, each, times.entries_made);
+            }
+            self.ready.push_back(completion);
+        }
+        self.arrived = arrived;
+    }
+
+    /// Puts an op into the kernel's queue; gives it back where there is no room.
+    fn issue(&mut self, waiting: Waiting<D, J>) -> Result<(), Waiting<D, J>> {
+        if self.ops.len() >= RING_OPS_MAX || !self.has_room() {
+            return Err(waiting);
+        }
+        let Waiting { tag, op, pushed } = waiting;
         let key = self.ops.insert(InFlight {
             tag,
             op,
+            pushed,
             is_nudged: false,
         });
         match self.entry_of(key) {
             Ok(entry) => self.submit_entry(&entry),
-            Err(errno) => self.end(key, Err(errno)),
+            Err(errno) => self.end(key, Err(errno), pushed),
         }
         Ok(())
     }
@@ -377,9 +432,9 @@ where
                 self.submit_entry(&cancel_entry(CancelBuilder::user_data(user_data)));
             }
         }
-        while let Some((tag, op)) = self.backlog.pop_front() {
-            if let Err(op) = self.issue(tag, op) {
-                self.backlog.push_front((tag, op));
+        while let Some(waiting) = self.backlog.pop_front() {
+            if let Err(waiting) = self.issue(waiting) {
+                self.backlog.push_front(waiting);
                 break;
             }
         }
@@ -438,13 +493,14 @@ where
                 return count;
             }
             count += batch.len();
+            let now = monotonic_now();
             for cqe in batch {
-                self.hear(cqe.user_data(), cqe.result());
+                self.hear(cqe.user_data(), cqe.result(), now);
             }
         }
     }
 
-    fn hear(&mut self, user_data: u64, result: i32) {
+    fn hear(&mut self, user_data: u64, result: i32, now: Moment) {
         match About::unpack(user_data) {
             Some(About::Bell) => self.is_bell_armed = false,
             Some(About::Cancel) => {}
@@ -454,7 +510,7 @@ where
                 if result == Err(Errno::CANCELED) && self.was_nudged(slot.key as usize) {
                     self.issue_again(slot.key as usize);
                 } else {
-                    self.end(slot.key as usize, result);
+                    self.end(slot.key as usize, result, now);
                 }
             }
             Some(About::Op(_)) | None => {
@@ -470,8 +526,13 @@ where
     }
 
     /// Empties a slot whose op the kernel does not have any more.
-    fn end(&mut self, key: usize, result: Result<usize, Errno>) {
-        let InFlight { tag, mut op, .. } = self.ops.remove(key);
+    fn end(&mut self, key: usize, result: Result<usize, Errno>, now: Moment) {
+        let InFlight {
+            tag,
+            mut op,
+            pushed,
+            ..
+        } = self.ops.remove(key);
         self.generations[key] = Slot::generation_after(self.generations[key]);
         if let Op::RecvHead { head, got, .. } = &mut op
             && let Ok(received) = result
@@ -482,6 +543,7 @@ where
             let span = *got..*got + received;
             head[span.clone()].copy_from_slice(&place[span]);
         }
+        self.record(&op, Lane::Ring, result, now.since(pushed));
         self.leave_stream(&op);
         self.ready.push_back(Completion { tag, op, result });
     }
@@ -494,9 +556,11 @@ where
 
     /// Puts an op that moved nothing back in line, the first.
     fn issue_again(&mut self, key: usize) {
-        let InFlight { tag, op, .. } = self.ops.remove(key);
+        let InFlight {
+            tag, op, pushed, ..
+        } = self.ops.remove(key);
         self.generations[key] = Slot::generation_after(self.generations[key]);
-        self.backlog.push_front((tag, op));
+        self.backlog.push_front(Waiting { tag, op, pushed });
     }
 
     fn leave_stream(&mut self, op: &Op<D, J>) {
@@ -532,12 +596,16 @@ where
         match lane {
             Lane::Pool => self.offload(tag, op),
             Lane::Inline => self.run_here(tag, op),
-            Lane::Ring if self.backlog.is_empty() => {
-                if let Err(op) = self.issue(tag, op) {
-                    self.backlog.push_back((tag, op));
-                }
+            Lane::Ring => {
+                let pushed = monotonic_now();
+                let waiting = Waiting { tag, op, pushed };
+                let left = if self.backlog.is_empty() {
+                    self.issue(waiting).err()
+                } else {
+                    Some(waiting)
+                };
+                self.backlog.extend(left);
             }
-            Lane::Ring => self.backlog.push_back((tag, op)),
         }
         if self.unsubmitted_count >= RING_SUBMIT_EARLY {
             // Its error comes again where it can be returned.
@@ -566,7 +634,7 @@ where
             self.enter_without_wait()?;
         }
         if self.bell.take_rung() {
-            self.inbox.take_into(&mut self.ready);
+            self.empty_inbox();
         }
         Ok(())
     }
@@ -619,15 +687,16 @@ where
         }
         // What waits for room must not wait for it any longer: room may come only from here.
         for _ in 0..self.backlog.len() {
-            if let Some((tag, op)) = self.backlog.pop_front() {
-                let id = stream_of(&op);
+            if let Some(waiting) = self.backlog.pop_front() {
+                let id = stream_of(&waiting.op);
                 match id.map(|id| usable(&self.streams, id).map(drop)) {
                     Some(Err(errno)) => {
+                        let Waiting { tag, op, .. } = waiting;
                         self.leave_stream(&op);
                         let result = Err(errno);
                         self.ready.push_back(Completion { tag, op, result });
                     }
-                    Some(Ok(())) | None => self.backlog.push_back((tag, op)),
+                    Some(Ok(())) | None => self.backlog.push_back(waiting),
                 }
             }
         }
@@ -739,12 +808,6 @@ fn is_inside(registered: Option<Region>, bytes: &[u8]) -> bool {
 
 fn entry_bytes(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a block is far below 4 GiB")
-}
-
-pub(super) fn monotonic_now() -> Moment {
-    let time = rustix::time::clock_gettime(ClockId::Monotonic);
-    // It starts near 0 at boot and is never negative.
-    Moment(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
 }
 
 #[cfg(test)]
@@ -1141,6 +1204,7 @@ mod tests {
             })
             .pack(),
             0,
+            Moment(0),
         );
         assert_eq!(
             ring.stats().stale_completions,

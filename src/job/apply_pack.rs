@@ -44,6 +44,8 @@ pub struct ApplyPack<D: Disk> {
     pub outcomes: Outcomes,
     /// Large files that began: what DATA is written to, or `None` where it is to be dropped.
     pub begun: Vec<(FileId, u64, Option<SharedFd<D>>)>,
+    /// By the second pass.
+    pub entries_made: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +76,7 @@ impl<D: Disk> ApplyPack<D> {
             runs: Vec::new(),
             outcomes: Outcomes::default(),
             begun: Vec::new(),
+            entries_made: 0,
         }
     }
 
@@ -122,6 +125,7 @@ impl<D: Disk> ApplyPack<D> {
             outcomes,
             begun,
             pass: _,
+            entries_made: _,
         } = self;
         let mut applying = Applying {
             disk,
@@ -168,6 +172,7 @@ impl<D: Disk> ApplyPack<D> {
             buf,
             runs,
             outcomes,
+            entries_made,
             ..
         } = self;
         while let Some(run) = runs.last_mut() {
@@ -194,6 +199,7 @@ impl<D: Disk> ApplyPack<D> {
                     Ok(here) => make_entry(disk, tree, here, &op),
                     Err(failed) => Err(*failed),
                 };
+                *entries_made += u32::from(made.is_ok());
                 if let Err((attempt, why)) = made {
                     let name = entry_name(&op).expect("the first pass has looked");
                     let path = run.dir.path_below_root(name.bytes());

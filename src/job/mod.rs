@@ -29,7 +29,7 @@ pub mod tree;
 pub mod used;
 
 use crate::ops::Disk;
-use crate::ops::op::{Job, Progress};
+use crate::ops::op::{Job, JobKind, Progress};
 
 /// Any job of a session.
 pub enum Work<D: Disk> {
@@ -62,5 +62,36 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::Retire(job) => job.run(disk),
         }
         Progress::Done
+    }
+
+    fn kind(&self) -> JobKind {
+        match self {
+            Self::ListSource(_) => JobKind::ListSource,
+            Self::Pack(_) => JobKind::ReadPack,
+            Self::ListTarget(_) => JobKind::ListTarget,
+            Self::Apply(_) => JobKind::ApplyPack,
+            Self::EndLarge(_) => JobKind::CommitLarge,
+            Self::Finish(_) | Self::Retire(_) => JobKind::Sync,
+            Self::OpenLarge(_)
+            | Self::CheckLarge(_)
+            | Self::OpenDest(_)
+            | Self::ResolveOwners(_) => JobKind::Other,
+        }
+    }
+
+    fn entries_made(&self) -> u32 {
+        match self {
+            Self::Apply(job) => job.entries_made,
+            Self::ListSource(_)
+            | Self::Pack(_)
+            | Self::OpenLarge(_)
+            | Self::CheckLarge(_)
+            | Self::OpenDest(_)
+            | Self::ResolveOwners(_)
+            | Self::ListTarget(_)
+            | Self::EndLarge(_)
+            | Self::Finish(_)
+            | Self::Retire(_) => 0,
+        }
     }
 }

@@ -17,6 +17,26 @@ pub trait Job<D: Disk>: Send + 'static {
     /// Works until done or until the budget is spent. Failures of the disk are outcomes inside
     /// the job, not errors of the run.
     fn run(&mut self, disk: &D) -> Progress;
+    /// As what its time is counted.
+    fn kind(&self) -> JobKind {
+        JobKind::Other
+    }
+    /// Entries of a PACK that it has made so far.
+    fn entries_made(&self) -> u32 {
+        0
+    }
+}
+
+/// What a job is about, as far as it matters to whoever measures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobKind {
+    ListSource,
+    ReadPack,
+    ListTarget,
+    ApplyPack,
+    CommitLarge,
+    Sync,
+    Other,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -153,19 +153,30 @@ fn bind_unix(path: &Path, made: impl FnOnce(&Path)) -> io::Result<UnixListener> 
 /// Without accepting, after an accept failed: out of descriptors, the next one would fail at once.
 const PAUSE_AT_LIMIT: Duration = Duration::from_millis(200);
 
-/// Accepts until `stop` becomes readable. `give` takes each connection, or gives it back where
-/// there are `connections_max` already.
+/// Streams that become readable at signals.
+pub struct Signals {
+    pub stop: UnixStream,
+    /// The operator wants to see figures.
+    pub ask: UnixStream,
+}
+
+/// Accepts until it is to stop. `give` takes each connection, or gives it back where there are
+/// `connections_max` already; `asked` is for the operator's questions.
 pub fn accept_until(
     listeners: &[Listener],
-    stop: BorrowedFd<'_>,
+    signals: &Signals,
     connections_max: usize,
     mut give: impl FnMut(Arrival) -> Result<(), Arrival>,
     mut complain: impl FnMut(&io::Error),
+    mut asked: impl FnMut(),
 ) {
     let mut turned_away = TurnedAway::default();
     let mut is_at_limit = false;
     loop {
-        let mut waits = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        let mut waits = vec![
+            PollFd::new(&signals.stop, PollFlags::IN),
+            PollFd::new(&signals.ask, PollFlags::IN),
+        ];
         waits.extend(turned_away.polls());
         let away_end = waits.len();
         if !is_at_limit {
@@ -186,7 +197,12 @@ pub fn accept_until(
         if !waits[0].revents().is_empty() {
             return;
         }
-        let hung_up: Vec<bool> = waits[1..away_end]
+        if !waits[1].revents().is_empty() {
+            // Several signals are one question.
+            let _ = io::Read::read(&mut &signals.ask, &mut [0; 64]);
+            asked();
+        }
+        let hung_up: Vec<bool> = waits[2..away_end]
             .iter()
             .map(|wait| !wait.revents().is_empty())
             .collect();

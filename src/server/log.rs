@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::engine::figures::Figures;
 use crate::limits::{LOG_REFUSED_BURST_COUNT, LOG_REFUSED_PAUSE_SECONDS};
 use crate::model::escape;
 use crate::model::id::SessionId;
@@ -99,6 +100,25 @@ impl Log {
             if let Some(silent) = lines.not_accepted.admit(now) {
                 let silent = NotLogged(silent);
                 lines.write(format_args!("cannot accept: {why}{silent}{hint}"));
+            }
+        });
+    }
+
+    /// How long the operations of all shards took, one line per kind and lane; nothing where there
+    /// were none.
+    pub fn figures(&self, figures: &Figures) {
+        self.with(|lines| {
+            for row in figures.rows() {
+                lines.write(format_args!(
+                    "latency of={} lane={} count={} p50_us={} p90_us={} p99_us={} max_us={}",
+                    row.what,
+                    row.lane,
+                    row.count,
+                    row.p50.as_micros(),
+                    row.p90.as_micros(),
+                    row.p99.as_micros(),
+                    row.max.as_micros(),
+                ));
             }
         });
     }

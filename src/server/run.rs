@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::acceptor::{Arrival, Listener, Origin, accept_until};
+use super::acceptor::{Arrival, Listener, Origin, Signals, accept_until};
 use super::config::{self, Listen, ServerConfig};
 use super::log::{Log, SessionLine};
 use super::stdio;
 use crate::engine::bell::Waker;
 use crate::engine::disk::PosixDisk;
+use crate::engine::figures::Figures;
 use crate::engine::lanes::LaneTable;
 use crate::engine::probe;
 use crate::engine::setup::SetupError;
@@ -62,9 +62,30 @@ pub(super) struct StartError {
     pub(super) exit: Exit,
 }
 
+/// The figures of all shards. Each adds its own on its own thread, and who lets go of it last has
+/// the sum: nobody waits for anybody.
+#[derive(Default)]
+struct Sum(Mutex<Figures>);
+
+impl Sum {
+    fn add(&self, figures: &Figures) {
+        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sum.add(figures);
+    }
+
+    /// Lets go of it.
+    fn leave(self: Arc<Self>, log: &Log) {
+        if let Some(Self(figures)) = Arc::into_inner(self) {
+            log.figures(&figures.into_inner().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
 /// What the acceptor and a shard share.
 struct Desk {
     arrivals: Mutex<Vec<Arrival>>,
+    /// Where the shard is to add its figures.
+    sums: Mutex<Vec<Arc<Sum>>>,
     sessions_count: AtomicUsize,
     is_draining: AtomicBool,
 }
@@ -85,7 +106,9 @@ pub(super) struct Doors {
 struct Server {
     listeners: Vec<Listener>,
     shards: Vec<ShardHandle>,
-    stop: UnixStream,
+    signals: Signals,
+    /// Where each shard adds its figures when it ends.
+    last_sum: Arc<Sum>,
     alarm: Arc<Alarm>,
     connections_max: usize,
     log: Arc<Log>,
@@ -125,7 +148,7 @@ impl Alarm {
 impl Server {
     fn start(config: &ServerConfig, listen: &[Listen], log: &Arc<Log>) -> Result<Self, StartError> {
         // Before anybody can connect: from then on a signal drains.
-        let (stop, ring) = watch_signals().map_err(|error| StartError {
+        let (signals, ring) = watch_signals().map_err(|error| StartError {
             what: "signals".to_owned(),
             why: error.to_string(),
             hint: None,
@@ -152,7 +175,14 @@ impl Server {
         let shards_count = config.shards.map_or(cores, usize::from);
         let connections_max = connections_max(shards_count, config.max_connections)?;
         let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
-        let shards = start_shards(shards_count, pool_threads, &doors, &alarm)?;
+        let last_sum = Arc::default();
+        let worker = |desk| Worker {
+            desk,
+            doors: Arc::clone(&doors),
+            log: Arc::clone(log),
+            last_sum: Arc::clone(&last_sum),
+        };
+        let shards = start_shards(shards_count, pool_threads, worker, &alarm)?;
         let connections_max = connections_max.min(start::connections_max(shards.len(), None));
         let modules = match config.modules.len() {
             1 => "1 module".to_owned(),
@@ -167,7 +197,8 @@ impl Server {
         Ok(Self {
             listeners,
             shards,
-            stop,
+            signals,
+            last_sum,
             alarm,
             connections_max,
             log: Arc::clone(log),
@@ -178,7 +209,8 @@ impl Server {
         let Self {
             listeners,
             shards,
-            stop,
+            signals,
+            last_sum,
             alarm,
             connections_max,
             log,
@@ -203,7 +235,21 @@ impl Server {
             Ok(())
         };
         let complain = |error: &io::Error| log.not_accepted(error, start::now());
-        accept_until(&listeners, stop.as_fd(), connections_max, give, complain);
+        let asked = || {
+            let sum = Arc::<Sum>::default();
+            for shard in &shards {
+                let mut sums = shard
+                    .desk
+                    .sums
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                sums.push(Arc::clone(&sum));
+                drop(sums);
+                shard.waker.wake();
+            }
+            sum.leave(&log);
+        };
+        accept_until(&listeners, &signals, connections_max, give, complain, asked);
         drop(listeners);
         log.say(format_args!("shutting down"), None);
         for shard in &shards {
@@ -214,6 +260,7 @@ impl Server {
             // Its own panic it has told by the alarm.
             let _ = shard.thread.join();
         }
+        last_sum.leave(&log);
         if alarm.is_rung.load(Ordering::Relaxed) {
             Exit::Stream
         } else {
@@ -292,25 +339,29 @@ pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
     })
 }
 
-/// A stream that becomes readable at SIGTERM or SIGINT, and its other end.
-fn watch_signals() -> io::Result<(UnixStream, UnixStream)> {
+/// The streams that signals make readable, and the other end of the one that stops.
+fn watch_signals() -> io::Result<(Signals, UnixStream)> {
+    use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+    use signal_hook::low_level::pipe::register;
     let (stop, signal) = UnixStream::pair()?;
+    let (ask, question) = UnixStream::pair()?;
     let ring = signal.try_clone()?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGINT, signal.try_clone()?)?;
-    signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, signal)?;
-    Ok((stop, ring))
+    register(SIGINT, signal.try_clone()?)?;
+    register(SIGTERM, signal)?;
+    register(SIGUSR1, question)?;
+    Ok((Signals { stop, ask }, ring))
 }
 
 /// Starts so many shards, or fewer where there is no locked memory for more rings.
 fn start_shards(
     count: usize,
     pool_threads: usize,
-    doors: &Arc<Doors>,
+    worker: impl Fn(Arc<Desk>) -> Worker,
     alarm: &Arc<Alarm>,
 ) -> Result<Vec<ShardHandle>, StartError> {
     let mut shards = Vec::with_capacity(count);
     for number in 0..count {
-        let why = match start_shard(number, pool_threads, doors, alarm) {
+        let why = match start_shard(number, pool_threads, &worker, alarm) {
             Ok(shard) => {
                 shards.push(shard);
                 continue;
@@ -344,20 +395,17 @@ enum NoShard {
 fn start_shard(
     number: usize,
     pool_threads: usize,
-    doors: &Arc<Doors>,
+    worker: impl Fn(Arc<Desk>) -> Worker,
     alarm: &Arc<Alarm>,
 ) -> Result<ShardHandle, NoShard> {
     let desk = Arc::new(Desk {
         arrivals: Mutex::new(Vec::new()),
+        sums: Mutex::new(Vec::new()),
         sessions_count: AtomicUsize::new(0),
         is_draining: AtomicBool::new(false),
     });
     let (tell, told) = std::sync::mpsc::channel();
-    let worker = Worker {
-        desk: Arc::clone(&desk),
-        doors: Arc::clone(doors),
-        log: Arc::clone(&alarm.log),
-    };
+    let worker = worker(Arc::clone(&desk));
     let alarm = Arc::clone(alarm);
     let thread = std::thread::Builder::new()
         .name(format!("sy-shard-{number}"))
@@ -393,12 +441,18 @@ struct Worker {
     desk: Arc<Desk>,
     doors: Arc<Doors>,
     log: Arc<Log>,
+    last_sum: Arc<Sum>,
 }
 
 impl Worker {
     /// Serves until the server drains and its last session is over.
     fn run(&self, mut shard: PosixShard) -> Result<(), Errno> {
-        let shard = &mut shard;
+        let ended = self.serve(&mut shard);
+        self.last_sum.add(shard.ring_mut().figures());
+        ended
+    }
+
+    fn serve(&self, shard: &mut PosixShard) -> Result<(), Errno> {
         let mut peers: HashMap<PortKey, String> = HashMap::new();
         let mut drain_until = None;
         loop {
@@ -413,6 +467,7 @@ impl Worker {
                 let key = self.open(shard, arrival.stream, arrival.origin);
                 peers.insert(key, arrival.peer);
             }
+            self.answer(shard);
             if self.desk.is_draining.load(Ordering::Relaxed) {
                 let until = *drain_until.get_or_insert_with(|| {
                     shard.now().plus(Duration::from_secs(DRAIN_SECONDS_MAX))
@@ -445,6 +500,21 @@ impl Worker {
         let stream = shard.ring_mut().add_stream(stream);
         let session = Session::Target(Box::new(Target::new(exports, true)));
         shard.open(session, stream, Some(Duration::from_secs(IDLE_SECONDS_MAX)))
+    }
+
+    /// Adds its figures where they were asked for.
+    fn answer(&self, shard: &mut PosixShard) {
+        let sums = std::mem::take(
+            &mut *self
+                .desk
+                .sums
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for sum in sums {
+            sum.add(shard.ring_mut().figures());
+            sum.leave(&self.log);
+        }
     }
 
     /// Ends idle sessions now and busy ones when their time is up; whether all are gone.
@@ -506,6 +576,7 @@ mod tests {
         let paper = Arc::default();
         let log = Arc::new(Log::to(Box::new(Paper(Arc::clone(&paper)))));
         let (stop, ring) = UnixStream::pair().unwrap();
+        let ask = stop.try_clone().unwrap();
         let alarm = Arc::new(Alarm {
             is_rung: AtomicBool::new(false),
             stop: ring,
@@ -514,7 +585,8 @@ mod tests {
         let server = Server {
             listeners: Vec::new(),
             shards: Vec::new(),
-            stop,
+            signals: Signals { stop, ask },
+            last_sum: Arc::default(),
             alarm,
             connections_max: 1,
             log,

@@ -50,13 +50,16 @@ pub(super) fn serve(config: &ServerConfig, log: &Log) -> Result<Exit, StartError
     let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
     let shard = start::shard(pool_threads);
     let mut shard = shard.map_err(|error| failed("engine", error.to_string()))?;
-    let signal = watch_signals();
+    let [signal, question] = watch_signals();
     let stream = shard.ring_mut().add_stream_pair(input, output);
     let target = Session::Target(Box::new(Target::new(doorkeeper, false)));
     let key = shard.open(target, stream, Some(Duration::from_secs(IDLE_SECONDS_MAX)));
     loop {
         if let Err(errno) = shard.turn(None) {
             return Err(failed("the ring failed", errno.to_string()));
+        }
+        if question.swap(false, Ordering::Relaxed) {
+            log.figures(shard.ring_mut().figures());
         }
         if signal.swap(false, Ordering::Relaxed) {
             shard.break_off(key, SessionError::ShuttingDown);
@@ -104,13 +107,15 @@ fn home() -> std::io::Result<Vec<Vec<u8>>> {
     Ok(components.collect())
 }
 
-/// SIGINT, SIGTERM and SIGHUP are only noted; the loop ends the session.
-fn watch_signals() -> Arc<AtomicBool> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let signal = Arc::new(AtomicBool::new(false));
-    for number in [SIGINT, SIGTERM, SIGHUP] {
+/// SIGINT, SIGTERM and SIGHUP are only noted, and the loop ends the session; so is SIGUSR1, at
+/// which it tells its figures.
+fn watch_signals() -> [Arc<AtomicBool>; 2] {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    let [signal, question] = [const { AtomicBool::new(false) }; 2].map(Arc::new);
+    let each = [SIGINT, SIGTERM, SIGHUP].map(|number| (number, &signal));
+    for (number, flag) in each.into_iter().chain([(SIGUSR1, &question)]) {
         // Where it can't be caught it ends the program as it would have.
-        let _ = signal_hook::flag::register(number, Arc::clone(&signal));
+        let _ = signal_hook::flag::register(number, Arc::clone(flag));
     }
-    signal
+    [signal, question]
 }

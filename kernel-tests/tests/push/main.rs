@@ -16,6 +16,7 @@ mod descriptors;
 mod faults_network;
 mod faults_process;
 mod faults_storage;
+mod figures;
 mod hostile;
 mod hostile_floods;
 mod hostile_frames;
