@@ -99,6 +99,12 @@ pub const CONNECTIONS_PER_SHARD_MAX: usize = 3584;
 pub const ACCEPTS_PER_ROUND_MAX: usize = 64;
 /// Connections beyond a server's limit that wait, refused, for their peers to hang up.
 pub const TURNED_AWAY_MAX: usize = 32;
+/// Bytes from which a send to a remote peer goes without a copy: pinning pages costs as much as
+/// copying up to some 16 KiB on slow cards, 1 KiB on fast ones (`engine::zero_copy`).
+pub const SEND_ZERO_COPY_BYTES_MIN: usize = 32 * 1024;
+/// Blocks of a shard that the kernel may still read after they were sent: a quarter, so that a peer
+/// far away leaves the others some. Beyond it, sends are copied.
+pub const SEND_ZERO_COPY_BLOCKS_MAX: usize = 8;
 /// Pushed operations at which a ring submits before the turn ends: batches of 16 to 32 get nearly
 /// all of what batching saves (1324 cycles for a lone no-op, 283 each in 16, 248 in 32).
 pub const RING_SUBMIT_EARLY: usize = 32;

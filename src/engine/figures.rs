@@ -33,6 +33,7 @@ const DIGITS: u8 = 2;
 pub(super) enum Timed {
     Receive,
     Send,
+    SendZeroCopy,
     Read(Lane),
     Write(Lane),
     /// One entry of a PACK that was applied.
@@ -41,7 +42,7 @@ pub(super) enum Timed {
 }
 
 /// What was timed, and on which lane, as both are printed; by `Timed::index`.
-const ROWS: [(&str, &str); 16] = [
+const ROWS: [(&str, &str); 17] = [
     ("receive", "ring"),
     ("send", "ring"),
     ("read", "ring"),
@@ -58,6 +59,7 @@ const ROWS: [(&str, &str); 16] = [
     ("commit_large", "pool"),
     ("sync", "pool"),
     ("other", "pool"),
+    ("send", "zero_copy"),
 ];
 
 impl Timed {
@@ -70,6 +72,7 @@ impl Timed {
         match self {
             Self::Receive => 0,
             Self::Send => 1,
+            Self::SendZeroCopy => 16,
             Self::Read(lane) => 2 + by_lane(lane),
             Self::Write(lane) => 5 + by_lane(lane),
             Self::Job(JobKind::ListSource) => 8,
@@ -167,8 +170,10 @@ mod tests {
             JobKind::Sync,
             JobKind::Other,
         ];
-        let all = [Timed::Receive, Timed::Send, Timed::Commit]
+        let streams = [Timed::Receive, Timed::Send, Timed::SendZeroCopy];
+        let all = streams
             .into_iter()
+            .chain([Timed::Commit])
             .chain(lanes.map(Timed::Read))
             .chain(lanes.map(Timed::Write))
             .chain(jobs.map(Timed::Job));

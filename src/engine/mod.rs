@@ -7,6 +7,7 @@
 //! - `lanes`: on which way a file read or write goes: ring, inline or pool;
 //! - `setup`: how a ring is set up on this kernel, under these limits;
 //! - `uring`: the ring, the product's implementation of the seam;
+//! - `zero_copy`: sends for which the kernel reads our memory itself;
 //! - `driver`: finishes short and interrupted operations, above any implementation of the seam;
 //! - `figures`: how long all that took;
 //! - `probe`: what this host offers the engine, for `doctor`.
@@ -29,3 +30,4 @@ pub mod start;
 mod testing;
 pub mod uring;
 mod user_data;
+mod zero_copy;

@@ -36,8 +36,10 @@ use super::lanes::{Lane, LaneTable, Lanes};
 use super::pool::{Inbox, Pool, Times, run_file_op};
 use super::setup::{Registration, Setup, SetupError, errno_of, set_up};
 use super::user_data::{About, Slot};
+use super::zero_copy::{self, Lendings, Word};
 use crate::limits::{
     FRAME_HEAD_BYTES, PIPE_BYTES, RING_OPS_MAX, RING_REAP_FULL, RING_SUBMIT_EARLY,
+    SEND_ZERO_COPY_BYTES_MIN,
 };
 use crate::model::time::Moment;
 use crate::ops::op::{Completion, Job, Op, Ring, StreamId};
@@ -67,6 +69,10 @@ pub struct Stats {
     pub inline_ops: u64,
     /// Ops handed to the pool, jobs among them.
     pub pool_ops: u64,
+    /// Sends for which the kernel was to read our memory.
+    pub zero_copy_sends: u64,
+    /// Of these, those for which it made a copy after all.
+    pub zero_copy_copied: u64,
     /// Completions for an op that is not there any more; each is a bug.
     pub stale_completions: u64,
 }
@@ -89,6 +95,7 @@ pub struct Uring<D: Disk, J: Job<D>> {
     ops: Slab<InFlight<D, J>>,
     /// The generation of the present or next user of each slot of `ops`.
     generations: Vec<u32>,
+    lendings: Lendings,
     /// Where RecvHead of the same slot receives. Cells, because the kernel writes while we hold
     /// a reference to the slice.
     heads: Box<[UnsafeCell<Head>]>,
@@ -121,6 +128,8 @@ struct InFlight<D: Disk, J> {
     tag: u64,
     op: Op<D, J>,
     pushed: Moment,
+    /// Its place among the lent blocks, for a send without a copy.
+    lending: Option<Slot>,
     /// A cancellation was asked for to hear how far it is.
     is_nudged: bool,
 }
@@ -132,6 +141,8 @@ struct Stream {
     output: Option<End>,
     /// Pushed and not yet among the ready.
     in_flight_count: u32,
+    /// Large sends go without a copy.
+    is_zero_copy: bool,
     is_shut: bool,
     is_released: bool,
 }
@@ -195,6 +206,7 @@ where
             streams: Slab::new(),
             ops: Slab::with_capacity(RING_OPS_MAX),
             generations: vec![0; RING_OPS_MAX],
+            lendings: Lendings::default(),
             heads: (0..RING_OPS_MAX)
                 .map(|_| UnsafeCell::new([0; FRAME_HEAD_BYTES]))
                 .collect(),
@@ -248,14 +260,23 @@ where
     }
 
     fn add(&mut self, input: End, output: Option<End>) -> StreamId {
+        let is_zero_copy =
+            self.registered.is_some() && output.is_none() && zero_copy::is_remote(&input.fd);
         let key = self.streams.insert(Stream {
             input,
             output,
             in_flight_count: 0,
+            is_zero_copy,
             is_shut: false,
             is_released: false,
         });
         StreamId(u32::try_from(key).expect("descriptors are fewer than 2^31"))
+    }
+
+    /// As if the peer were on another host.
+    #[cfg(test)]
+    pub(super) fn take_for_remote(&mut self, stream: StreamId) {
+        self.streams[stream.0 as usize].is_zero_copy = true;
     }
 
     fn run_here(&mut self, tag: u64, mut op: Op<D, J>) {
@@ -314,6 +335,7 @@ where
             tag,
             op,
             pushed,
+            lending: None,
             is_nudged: false,
         });
         match self.entry_of(key) {
@@ -326,7 +348,8 @@ where
     /// The entry for the op in slot `key`. Its addresses stay good until the slot is emptied.
     fn entry_of(&mut self, key: usize) -> Result<squeue::Entry, Errno> {
         let slot = slot_of(key, &self.generations);
-        let entry = match &mut self.ops[key].op {
+        let InFlight { op, lending, .. } = &mut self.ops[key];
+        let entry = match op {
             Op::RecvHead { stream, got, .. } => {
                 let end = &usable(&self.streams, *stream)?.input;
                 let at = *got;
@@ -341,9 +364,23 @@ where
                 recv_entry(end, into.as_mut_ptr(), entry_bytes(into.len()))
             }
             Op::Send { stream, buf, range } => {
-                let end = usable(&self.streams, *stream)?.output();
-                let from = &buf[range.clone()];
+                let id = *stream;
+                let stream = usable(&self.streams, id)?;
+                let end = stream.output();
                 let fd = Fd(end.fd.as_raw_fd());
+                if stream.is_zero_copy
+                    && range.len() >= SEND_ZERO_COPY_BYTES_MIN
+                    && is_inside(self.registered, &buf[range.clone()])
+                    && self.lendings.has_room()
+                {
+                    let known_by = self.lendings.keep(buf.lend(), id, slot);
+                    *lending = Some(known_by);
+                    self.stats.zero_copy_sends += 1;
+                    let from = &buf[range.clone()];
+                    let entry = zero_copy::entry(fd, from, ARENA_INDEX, STREAM_FLAGS);
+                    return Ok(entry.user_data(About::ZeroCopy(known_by).pack()));
+                }
+                let from = &buf[range.clone()];
                 let bytes = entry_bytes(from.len());
                 if end.is_socket {
                     opcode::Send::new(fd, from.as_ptr(), bytes)
@@ -406,7 +443,8 @@ where
     /// The caller saw that there is room.
     fn submit_entry(&mut self, entry: &squeue::Entry) {
         // SAFETY: the addresses in `entry` lie (1) in a block of an arena, which is never
-        // unmapped and whose only handle, the `Buf`, rests in `ops` until the completion;
+        // unmapped and whose only handle, the `Buf`, rests in `ops` until the completion (where
+        // it is read for longer, its loan in `lendings` keeps it from being written till then);
         // (2) in `heads` or `bell_word`, heap memory that stays where it is and lives as long
         // as the ring; `drop` sees to both when the ring goes first. The descriptors are held
         // by the op's `Arc` or by `streams`, which keeps them while anything is in flight; the
@@ -495,25 +533,43 @@ where
             count += batch.len();
             let now = monotonic_now();
             for cqe in batch {
-                self.hear(cqe.user_data(), cqe.result(), now);
+                self.hear(cqe.user_data(), cqe.result(), cqe.flags(), now);
             }
         }
     }
 
-    fn hear(&mut self, user_data: u64, result: i32, now: Moment) {
-        match About::unpack(user_data) {
+    fn hear(&mut self, user_data: u64, result: i32, flags: u32, now: Moment) {
+        let mut about = About::unpack(user_data);
+        if let Some(About::ZeroCopy(slot)) = about {
+            match self.lendings.hear(slot, result, cqueue::more(flags)) {
+                Word::Result(op) => about = Some(About::Op(op)),
+                Word::LetGo { stream, was_copied } => {
+                    self.stats.zero_copy_copied += u64::from(was_copied);
+                    return self.keep_to_plain_sends(stream, was_copied);
+                }
+                Word::Stale => {}
+            }
+        }
+        match about {
             Some(About::Bell) => self.is_bell_armed = false,
             Some(About::Cancel) => {}
             Some(About::Op(slot)) if self.is_current(slot) => {
                 let result = usize::try_from(result)
                     .map_err(|_| Errno::from_raw_os_error(result.saturating_neg()));
-                if result == Err(Errno::CANCELED) && self.was_nudged(slot.key as usize) {
-                    self.issue_again(slot.key as usize);
+                let key = slot.key as usize;
+                let is_refused =
+                    self.ops[key].lending.is_some() && result.is_err_and(zero_copy::is_refusal);
+                if is_refused {
+                    let stream = stream_of(&self.ops[key].op);
+                    self.keep_to_plain_sends(stream.expect("it is a send"), true);
+                }
+                if is_refused || result == Err(Errno::CANCELED) && self.was_nudged(key) {
+                    self.issue_again(key);
                 } else {
-                    self.end(slot.key as usize, result, now);
+                    self.end(key, result, now);
                 }
             }
-            Some(About::Op(_)) | None => {
+            Some(About::Op(_) | About::ZeroCopy(_)) | None => {
                 self.stats.stale_completions += 1;
                 debug_assert!(false, "stale completion {user_data:#x}");
             }
@@ -531,6 +587,7 @@ where
             tag,
             mut op,
             pushed,
+            lending,
             ..
         } = self.ops.remove(key);
         self.generations[key] = Slot::generation_after(self.generations[key]);
@@ -543,7 +600,12 @@ where
             let span = *got..*got + received;
             head[span.clone()].copy_from_slice(&place[span]);
         }
-        self.record(&op, Lane::Ring, result, now.since(pushed));
+        let took = now.since(pushed);
+        if lending.is_none() {
+            self.record(&op, Lane::Ring, result, took);
+        } else if result.is_ok() {
+            self.figures.record(Timed::SendZeroCopy, took);
+        }
         self.leave_stream(&op);
         self.ready.push_back(Completion { tag, op, result });
     }
@@ -561,6 +623,13 @@ where
         } = self.ops.remove(key);
         self.generations[key] = Slot::generation_after(self.generations[key]);
         self.backlog.push_front(Waiting { tag, op, pushed });
+    }
+
+    /// The stream may be another by now, which then sends plainly for nothing.
+    fn keep_to_plain_sends(&mut self, stream: StreamId, has_reason: bool) {
+        if has_reason && let Some(stream) = self.streams.get_mut(stream.0 as usize) {
+            stream.is_zero_copy = false;
+        }
     }
 
     fn leave_stream(&mut self, op: &Op<D, J>) {
@@ -653,8 +722,9 @@ where
             let is_payload = matches!(in_flight.op, Op::Recv { .. } | Op::Send { .. });
             if is_payload && stream_of(&in_flight.op) == Some(stream) {
                 in_flight.is_nudged = true;
-                self.cancels_to_submit
-                    .push_back(About::Op(slot_of(key, &self.generations)).pack());
+                let by_lending = in_flight.lending.map(About::ZeroCopy);
+                let about = by_lending.unwrap_or(About::Op(slot_of(key, &self.generations)));
+                self.cancels_to_submit.push_back(about.pack());
             }
         }
     }
@@ -723,7 +793,14 @@ impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
         loop {
             let mut left_count = self.ops.len() + usize::from(self.is_bell_armed);
             for cqe in self.ring.completion() {
-                match About::unpack(cqe.user_data()) {
+                let mut about = About::unpack(cqe.user_data());
+                if let Some(About::ZeroCopy(slot)) = about {
+                    let more = cqueue::more(cqe.flags());
+                    if let Word::Result(op) = self.lendings.hear(slot, cqe.result(), more) {
+                        about = Some(About::Op(op));
+                    }
+                }
+                match about {
                     Some(About::Op(slot)) => {
                         let key = slot.key as usize;
                         if self.ops.contains(key) && self.generations[key] == slot.generation {
@@ -735,10 +812,12 @@ impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
                         self.is_bell_armed = false;
                         left_count -= 1;
                     }
-                    Some(About::Cancel) | None => {}
+                    Some(About::Cancel | About::ZeroCopy(_)) | None => {}
                 }
             }
             if left_count == 0 {
+                // A peer may take its time with what it was sent; the process need not wait.
+                std::mem::forget(std::mem::take(&mut self.lendings));
                 return;
             }
             if monotonic_now() >= deadline {
@@ -753,6 +832,7 @@ impl<D: Disk, J: Job<D>> Drop for Uring<D, J> {
         }
         // A call that hangs in a file system: what it may still touch is never used again.
         std::mem::forget(std::mem::take(&mut self.ops));
+        std::mem::forget(std::mem::take(&mut self.lendings));
         std::mem::forget(std::mem::take(&mut self.heads));
         std::mem::forget(std::mem::take(&mut self.bell_word));
     }
@@ -1203,6 +1283,7 @@ mod tests {
                 generation: 5,
             })
             .pack(),
+            0,
             0,
             Moment(0),
         );

@@ -13,6 +13,8 @@ pub(super) enum About {
     Op(Slot),
     /// The ring's own read of its bell.
     Bell,
+    /// A send without a copy, by its place among the lent blocks.
+    ZeroCopy(Slot),
     /// A cancellation; the cancelled operations answer for themselves.
     Cancel,
 }
@@ -35,12 +37,14 @@ impl Slot {
 const KIND_OP: u64 = 1;
 const KIND_BELL: u64 = 2;
 const KIND_CANCEL: u64 = 3;
+const KIND_ZERO_COPY: u64 = 4;
 
 impl About {
     /// `[kind:8][generation:24][key:32]`
     pub(super) fn pack(self) -> u64 {
         let (kind, generation, key) = match self {
             Self::Op(slot) => (KIND_OP, slot.generation & GENERATION_MASK, slot.key),
+            Self::ZeroCopy(slot) => (KIND_ZERO_COPY, slot.generation & GENERATION_MASK, slot.key),
             Self::Bell => (KIND_BELL, 0, 0),
             Self::Cancel => (KIND_CANCEL, 0, 0),
         };
@@ -53,11 +57,13 @@ impl About {
         reason = "each field is cut to its width"
     )]
     pub(super) fn unpack(word: u64) -> Option<Self> {
+        let slot = Slot {
+            key: word as u32,
+            generation: (word >> 32) as u32 & GENERATION_MASK,
+        };
         match word >> 56 {
-            KIND_OP => Some(Self::Op(Slot {
-                key: word as u32,
-                generation: (word >> 32) as u32 & GENERATION_MASK,
-            })),
+            KIND_OP => Some(Self::Op(slot)),
+            KIND_ZERO_COPY => Some(Self::ZeroCopy(slot)),
             KIND_BELL => Some(Self::Bell),
             KIND_CANCEL => Some(Self::Cancel),
             _ => None,
@@ -73,8 +79,10 @@ mod tests {
     fn what_is_packed_is_unpacked() {
         for key in [0, 1, 4031, u32::MAX] {
             for generation in [0, 1, GENERATION_MASK] {
-                let about = About::Op(Slot { key, generation });
-                assert_eq!(About::unpack(about.pack()), Some(about));
+                let slot = Slot { key, generation };
+                for about in [About::Op(slot), About::ZeroCopy(slot)] {
+                    assert_eq!(About::unpack(about.pack()), Some(about));
+                }
             }
         }
         for about in [About::Bell, About::Cancel] {
