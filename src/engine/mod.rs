@@ -6,6 +6,7 @@
 //! - `pool`: threads for work that may block, and `bell`, by which a thread wakes a ring;
 //! - `lanes`: on which way a file read or write goes: ring, inline or pool;
 //! - `setup`: how a ring is set up on this kernel, under these limits;
+//! - `entry`: what a ring is asked for, in the kernel's form;
 //! - `uring`: the ring, the product's implementation of the seam;
 //! - `zero_copy`: sends for which the kernel reads our memory itself;
 //! - `driver`: finishes short and interrupted operations, above any implementation of the seam;
@@ -17,6 +18,7 @@ pub mod bell;
 mod clock;
 pub mod disk;
 pub mod driver;
+mod entry;
 pub mod figures;
 pub mod lanes;
 #[cfg(test)]

@@ -64,10 +64,11 @@ pub enum Tier {
 /// What became of the arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Registration {
-    /// File operations use READ_FIXED and WRITE_FIXED.
+    /// Operations that can use it as a fixed buffer do.
     Registered,
     /// The kernel said no (ENOMEM: RLIMIT_MEMLOCK); plain READ and WRITE cost a few ns more.
     Refused(Errno),
+    /// Nothing has needed it so far.
     NotAsked,
 }
 
@@ -89,10 +90,14 @@ impl Setup {
 
 /// How a ring of this thread would be set up; it is closed again.
 pub fn try_setup(arena: Option<Region>) -> Result<Setup, SetupError> {
-    set_up(arena).map(|(_, setup)| setup)
+    let (ring, mut setup) = set_up()?;
+    if let Some(arena) = arena {
+        setup.arena = register(&ring, arena);
+    }
+    Ok(setup)
 }
 
-pub(super) fn set_up(arena: Option<Region>) -> Result<(IoUring, Setup), SetupError> {
+pub(super) fn set_up() -> Result<(IoUring, Setup), SetupError> {
     let (ring, tier) = match build_ring(RING_SUBMISSIONS, RING_COMPLETIONS) {
         Err(error) if errno_of(&error) == Errno::NOMEM => patiently(RING_TRIES, || {
             build_ring(RING_SUBMISSIONS_SMALL, RING_COMPLETIONS_SMALL)
@@ -101,14 +106,18 @@ pub(super) fn set_up(arena: Option<Region>) -> Result<(IoUring, Setup), SetupErr
     };
     let setup = Setup {
         tier,
-        arena: match arena.map(|region| patiently(ARENA_TRIES, || region.register(&ring))) {
-            Some(Ok(())) => Registration::Registered,
-            Some(Err(error)) => Registration::Refused(errno_of(&error)),
-            None => Registration::NotAsked,
-        },
+        arena: Registration::NotAsked,
         completions: ring.params().cq_entries(),
     };
     Ok((ring, setup))
+}
+
+/// Makes the arena the ring's fixed buffer.
+pub(super) fn register(ring: &IoUring, arena: Region) -> Registration {
+    match patiently(ARENA_TRIES, || arena.register(ring)) {
+        Ok(()) => Registration::Registered,
+        Err(error) => Registration::Refused(errno_of(&error)),
+    }
 }
 
 /// Tries some times what fails for want of locked memory.

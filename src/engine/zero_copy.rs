@@ -17,6 +17,7 @@ use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
 use slab::Slab;
 
+use super::entry::{ARENA_INDEX, STREAM_FLAGS};
 use super::user_data::Slot;
 use crate::limits::SEND_ZERO_COPY_BLOCKS_MAX;
 use crate::ops::Errno;
@@ -94,12 +95,12 @@ impl Lendings {
     }
 }
 
-/// The bytes lie in the fixed buffer of that index.
-pub(super) fn entry(fd: Fd, from: &[u8], index: u16, flags: i32) -> squeue::Entry {
+/// The bytes lie in the registered arena.
+pub(super) fn entry(fd: Fd, from: &[u8]) -> squeue::Entry {
     let bytes = u32::try_from(from.len()).expect("a block is far below 4 GiB");
     opcode::SendZc::new(fd, from.as_ptr(), bytes)
-        .buf_index(Some(index))
-        .flags(flags)
+        .buf_index(Some(ARENA_INDEX))
+        .flags(STREAM_FLAGS)
         .zc_flags(REPORT_USAGE)
         .build()
 }

@@ -252,6 +252,8 @@ mod tests {
         let dir = Dir::new("flood");
         let listener = listen(&dir);
         let (stop, signal) = UnixStream::pair().unwrap();
+        let (ask, _nobody) = UnixStream::pair().unwrap();
+        let signals = Signals { stop, ask };
         let knock = || UnixStream::connect(dir.join("s")).unwrap();
         let mut waiting: Vec<UnixStream> = (0..100).map(|_| knock()).collect();
         let mut given = 0;
@@ -263,7 +265,7 @@ mod tests {
             Ok(())
         };
         let complain = |error: &io::Error| panic!("{error}");
-        accept_until(&[listener], stop.as_fd(), 1000, give, complain);
+        accept_until(&[listener], &signals, 1000, give, complain, || {});
         assert!((1..=ACCEPTS_PER_ROUND_MAX).contains(&given), "{given}");
     }
 }
