@@ -5,11 +5,17 @@ use rustix::process::Signal;
 
 const SMALL_COUNT: u64 = 40;
 
+/// Files that rest: what was written just now may go another way.
+fn plant_old(scene: &Scene, name: &str, content: impl AsRef<[u8]>) {
+    plant::file(scene.src().join(name), content);
+    plant::mtime(scene.src().join(name), 1_000_000_000, 5);
+}
+
 fn plant_source(scene: &Scene) {
     for number in 0..SMALL_COUNT {
-        plant::file(scene.src().join(format!("f{number}")), "text");
+        plant_old(scene, &format!("f{number}"), "text");
     }
-    plant::file(scene.src().join("large"), vec![7; 1 << 20]);
+    plant_old(scene, "large", vec![7; 1 << 20]);
 }
 
 /// The lines of a log that tell how long something took.
@@ -78,7 +84,7 @@ fn a_server_that_is_asked_tells_its_figures_and_goes_on(scene) {
     guard::wait_until("the figures", || commits(&server.log(), SMALL_COUNT));
 
     // It serves on, and tells what came since as well.
-    plant::file(scene.src().join("another"), "text");
+    plant_old(scene, "another", "text");
     scene.push::<&str>(&[]).run().ok();
     let server = scene.server();
     server.signal(Signal::USR1);
