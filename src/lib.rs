@@ -12,7 +12,7 @@
 //!     ═══════ the seam: ops::op::Ring and ops::disk::Disk ═══════
 //!  3  session                    one connection as one machine: Source, Target, and Port
 //!  2  stage     job              decisions without a disk · batches of plain disk calls
-//!  1  wire                       bytes ↔ frames
+//!  1  wire      delta            bytes ↔ frames · two versions of a file ↔ what they share
 //!  0  model     ops     limits   nouns · requests to a kernel · every number
 //! ```
 //!
@@ -121,6 +121,7 @@ pub mod limits;
 pub mod model;
 pub mod ops;
 
+pub mod delta;
 pub mod wire;
 
 pub mod job;

@@ -30,6 +30,18 @@ pub const DIR_ENTRIES_MAX: usize = 4_000_000;
 /// Files up to this many bytes travel inside a PACK; larger ones as DATA.
 pub const PACK_FILE_BYTES_MAX: usize = CHUNK_BYTES;
 
+/// Bytes of the smallest block of a signature: a page, which is what databases and file systems
+/// in files change at once. Half of it would double the signature to spare 2 KiB per change.
+pub const DELTA_BLOCK_BYTES_MIN: u32 = 4096;
+/// Bytes of the largest: a chunk, so that a block begins in one and ends in the next at most.
+pub const DELTA_BLOCK_BYTES_MAX: u32 = 256 * 1024;
+/// Blocks of a basis file whose sums a source holds at once, 30 bytes each: 7.5 MiB. Files up to
+/// 2 GiB have no more.
+pub const DELTA_WINDOW_BLOCKS: usize = 262_144;
+/// Runs of tokens that make up one chunk: every block of the smallest size copied on its own,
+/// one cut at either end, and literals between them.
+pub const DELTA_RUNS_PER_CHUNK_MAX: usize = 2 * (CHUNK_BYTES / 4096 + 2) + 1;
+
 /// Bytes of listings that the source holds ahead of the merge before it stops listing.
 pub const LOOKAHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Directories that one list job takes at once.
@@ -177,6 +189,8 @@ pub const PROGRESS_LINE_PAUSE_MS: u64 = 1000;
 /// Bytes of a message from the peer that are shown to a person; the rest is cut.
 pub const PEER_TEXT_BYTES_MAX: usize = 4096;
 
+const _: () = assert!(DELTA_BLOCK_BYTES_MAX as usize == CHUNK_BYTES);
+const _: () = assert!(CHUNK_BYTES.is_multiple_of(DELTA_BLOCK_BYTES_MIN as usize));
 const _: () = assert!(BLOCK_BYTES == FRAME_HEAD_BYTES + PAYLOAD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(4096));
 const _: () = assert!(RING_SUBMIT_EARLY < RING_SUBMISSIONS_SMALL as usize);

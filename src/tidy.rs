@@ -67,8 +67,9 @@ const WORLDLY_CRATES: [&str; 5] = ["libc", "io_uring", "socket2", "tokio", "nix"
 
 const PRINTING: [&str; 5] = ["print!", "println!", "eprint!", "eprintln!", "dbg!"];
 
-/// Where `unsafe` is, each block with its promise.
-const UNSAFE_FILES: [&str; 2] = ["engine/arena.rs", "engine/uring.rs"];
+/// Where `unsafe` is, each block with its promise. The rolling checksum is there for one thing: it
+/// calls the same function compiled for a wider CPU, having asked whether this is one.
+const UNSAFE_FILES: [&str; 3] = ["delta/rolling.rs", "engine/arena.rs", "engine/uring.rs"];
 
 /// Lines above which a file has probably become an attic.
 const LINES_MAX: usize = 900;
@@ -354,6 +355,9 @@ fn below_the_engine_there_is_no_kernel_clock_thread_or_terminal() {
         }
         let words = ["async", "await", "unsafe"];
         for word in words.iter().chain(&PRINTING) {
+            if *word == "unsafe" && UNSAFE_FILES.contains(&&*source.path) {
+                continue;
+            }
             for line in lines_with(source.product(), word) {
                 broken.push(format!("src/{}:{line}: {word}", source.path));
             }
@@ -363,7 +367,7 @@ fn below_the_engine_there_is_no_kernel_clock_thread_or_terminal() {
 }
 
 #[test]
-fn unsafe_is_in_two_files() {
+fn unsafe_is_in_three_files() {
     let mut broken = Vec::new();
     for source in sources() {
         if UNSAFE_FILES.contains(&&*source.path) {
