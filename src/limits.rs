@@ -35,7 +35,7 @@ pub const PACK_FILE_BYTES_MAX: usize = CHUNK_BYTES;
 pub const DELTA_BLOCK_BYTES_MIN: u32 = 4096;
 /// Bytes of the largest: a chunk, so that a block begins in one and ends in the next at most.
 pub const DELTA_BLOCK_BYTES_MAX: u32 = 256 * 1024;
-/// Blocks of a basis file whose sums a source holds at once, 30 bytes each: 7.5 MiB. Files up to
+/// Blocks of a basis file whose sums a source holds at once, 32 bytes each: 8 MiB. Files up to
 /// 2 GiB have no more.
 pub const DELTA_WINDOW_BLOCKS: usize = 262_144;
 /// Runs of tokens that make up one chunk: every block of the smallest size copied on its own,

@@ -13,8 +13,8 @@ use crate::limits::{DELTA_BLOCK_BYTES_MAX, DELTA_BLOCK_BYTES_MIN};
 /// A plain square root (rsync's, up to 128 KiB) bets on 12 changes whatever the size: with 1,000
 /// changed pages in 1 GiB its blocks of 32 KiB make 36 MB of literals beside a signature of less than one. This
 /// is the bet of one change for 1.3 MiB up to 1 GiB, and of 768 changes above: `B = sqrt(N) / 8`, rounded
-/// up, not below a page. It loses at most `3 * sqrt(N) / 32` KiB where nothing changed: 3 MiB of
-/// signature for 1 GiB, 12 for 16 GiB, 96 for 1 TiB.
+/// up, not below a page. Where nothing changed it loses the signature, `96 * sqrt(N)` bytes: 3 MiB for 1 GiB, 12
+/// for 16 GiB, 96 for 1 TiB.
 ///
 /// | 1 GiB, 1,000 changes of 4 KiB, 1 MiB inserted | signature | literals, pages | literals, anywhere |
 /// |---|---|---|---|

@@ -256,7 +256,7 @@ impl Matcher {
             ..window
         });
         let weak = window.state.weak();
-        if window.is_strange || !index.may_hold(weak) || !index.holds(weak) {
+        if window.is_strange || !index.holds(weak) {
             return None;
         }
         if self.spare < block_len as u64 {
@@ -299,11 +299,12 @@ impl Matcher {
             &piece.ahead[behind - here_len..][..count]
         };
         let outs = &piece.here[self.at..self.at + ins.len()];
+        let filter = index.filter();
         let (moved, is_hit) = self.rolling.roll(
             &mut window.state,
             outs,
             ins,
-            |weak| index.may_hold(weak),
+            |weak| filter.may_hold(weak),
             |weak| index.holds(weak),
         );
         window.is_strange = !is_hit;
