@@ -18,6 +18,7 @@ use super::rsh::{RemoteShell, ShellEnd};
 use super::sources;
 use crate::engine::disk::PosixDisk;
 use crate::engine::figures::Figures;
+use crate::engine::lanes::LaneTable;
 use crate::engine::setup::SetupError;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{CONNECT_SECONDS_MAX, OPEN_FILES_MIN};
@@ -84,7 +85,8 @@ impl Push {
             return Ok(None);
         }
         // Nobody is asked for a password by a host that can't push.
-        let mut shard = start::shard(start::POOL_THREADS_CLIENT).map_err(engine_failure)?;
+        let mut shard = start::shard(start::POOL_THREADS_CLIENT, LaneTable::of_both_ends())
+            .map_err(engine_failure)?;
         let started = shard.now();
         let signal = watch_signals();
         // It connects while the rest is made ready.

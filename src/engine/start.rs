@@ -74,10 +74,10 @@ pub fn open_files_max() -> Option<u64> {
 }
 
 /// A shard of its own: arena, ring and pool. For the thread that calls.
-pub fn shard(pool_threads: usize) -> Result<PosixShard, SetupError> {
+pub fn shard(pool_threads: usize, lanes: LaneTable) -> Result<PosixShard, SetupError> {
     let pool = Pool::start(&PosixDisk, pool_threads, Some(is_slow)).map_err(setup_error)?;
     let (blocks, region) = arena::map(ARENA_BYTES).map_err(SetupError::Other)?;
-    let ring = Uring::new(PosixDisk, pool, Some(region), LaneTable::default())?;
+    let ring = Uring::new(PosixDisk, pool, Some(region), lanes)?;
     Ok(Shard::new(ring, blocks))
 }
 

@@ -412,7 +412,7 @@ fn start_shard(
         .spawn(move || {
             alarm.watch(number, || {
                 // A ring belongs to the thread that makes it.
-                let started = start::shard(pool_threads);
+                let started = start::shard(pool_threads, LaneTable::default());
                 let mut shard = match started {
                     Ok(shard) => shard,
                     Err(error) => {

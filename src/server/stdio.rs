@@ -13,6 +13,7 @@ use super::config::ServerConfig;
 use super::log::Log;
 use super::run::{StartError, open_doors};
 use crate::engine::disk::PosixDisk;
+use crate::engine::lanes::LaneTable;
 use crate::engine::start;
 use crate::limits::{IDLE_SECONDS_MAX, POOL_THREADS};
 use crate::model::report::Exit;
@@ -48,7 +49,7 @@ pub(super) fn serve(config: &ServerConfig, log: &Log) -> Result<Exit, StartError
         open_doors(&config.modules)?.own
     };
     let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
-    let shard = start::shard(pool_threads);
+    let shard = start::shard(pool_threads, LaneTable::default());
     let mut shard = shard.map_err(|error| failed("engine", error.to_string()))?;
     let [signal, question] = watch_signals();
     let stream = shard.ring_mut().add_stream_pair(input, output);
