@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use super::daemon::Daemon;
 use super::failure::{Doing, Failure, Result};
 use super::first_file::FirstFile;
+use super::latencies::Latencies;
 use super::procfs::{Family, Usage};
 use super::stop::Stop;
 
@@ -22,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const FIRST_FILE_EVERY: Duration = Duration::from_micros(500);
 /// How often a signal is looked for while many clients run.
 const ALL_LOOK_EVERY: Duration = Duration::from_millis(200);
+/// From one start in a line to the next, unless the one before takes longer: the huge push has as many
+/// beside it whoever makes them. rsync takes some 0.1 s for the smallest push.
+const LINE_EVERY: Duration = Duration::from_millis(100);
 const POLITE: Duration = Duration::from_secs(10);
 
 pub struct Ended {
@@ -42,6 +46,26 @@ pub struct AllEnded {
     pub usage: Usage,
     /// Who did not end well.
     pub failed: Option<(usize, ExitStatus)>,
+}
+
+/// Clients that were started one after the other.
+pub struct LineEnded {
+    /// Until the last exit.
+    pub elapsed: Duration,
+    /// Of each client of the line, from its own start to its own exit.
+    pub latencies: Latencies,
+    /// Of the one beside them.
+    pub huge: Option<Duration>,
+    /// Of all together, without peaks.
+    pub usage: Usage,
+    /// Who ended it, and not well.
+    pub failed: Option<(InLine, ExitStatus)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InLine {
+    OneOfMany,
+    Huge,
 }
 
 /// Runs `command` to its end, or to the first file on the target if `first` waits for one.
@@ -111,48 +135,25 @@ pub fn run(
 
 /// Runs all `commands` at once.
 pub fn run_all(commands: &mut [Command], timeout: Duration, stop: &Stop) -> Result<AllEnded> {
-    struct Running {
-        index: usize,
-        begin: Instant,
-        leash: Leash,
-        pidfd: OwnedFd,
-    }
     let doing = format!("{} clients at once", commands.len());
     let before = Reaped::now()?;
     let begin = Instant::now();
     let mut running = Vec::with_capacity(commands.len());
     for (index, command) in commands.iter_mut().enumerate() {
-        let begin = Instant::now();
-        let leash = Leash::spawn(command).doing(|| doing.clone())?;
-        let pidfd = pidfd_open(leash.pid(), PidfdFlags::empty()).doing(|| doing.clone())?;
-        running.push(Running {
-            index,
-            begin,
-            leash,
-            pidfd,
-        });
+        running.push((index, Running::spawn(command)?));
     }
-    let every = Timespec::try_from(ALL_LOOK_EVERY).expect("a fraction of a second fits");
     let (mut elapsed, mut slowest, mut failed) = (Duration::ZERO, Duration::ZERO, None);
     while !running.is_empty() {
-        let mut ends: Vec<_> = running
-            .iter()
-            .map(|one| PollFd::new(&one.pidfd, PollFlags::IN))
-            .collect();
-        match poll(&mut ends, Some(&every)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error).doing(|| doing.clone()),
-        }
+        let ended = Running::wait(running.iter().map(|(_, one)| one), ALL_LOOK_EVERY)?;
         let now = Instant::now();
-        let ended: Vec<bool> = ends.iter().map(|end| !end.revents().is_empty()).collect();
         // From behind: what takes a removed one's place has been looked at.
         for place in (0..ended.len()).rev().filter(|place| ended[*place]) {
-            let mut one = running.swap_remove(place);
+            let (index, mut one) = running.swap_remove(place);
             elapsed = elapsed.max(now - begin);
             slowest = slowest.max(now - one.begin);
             let status = one.leash.reap().doing(|| doing.clone())?;
             if !status.success() {
-                failed = Some((one.index, status));
+                failed = Some((index, status));
             }
         }
         stop.check()?;
@@ -169,6 +170,110 @@ pub fn run_all(commands: &mut [Command], timeout: Duration, stop: &Stop) -> Resu
         usage: Reaped::now()?.since(&before),
         failed,
     })
+}
+
+/// Runs up to `len` clients one after the other, `LINE_EVERY` apart, and a huge one beside them: with it
+/// nobody is started after its end, and the last one may have been without it for a part of its time.
+pub fn run_line(
+    mut next: impl FnMut(u32) -> Result<Command>,
+    len: u32,
+    huge: Option<&mut Command>,
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<LineEnded> {
+    let doing = || "clients one after the other".into();
+    let before = Reaped::now()?;
+    let begin = Instant::now();
+    let is_beside = huge.is_some();
+    let mut huge = huge.map(Running::spawn).transpose()?;
+    let mut one: Option<Running> = None;
+    let mut started = 0;
+    let mut next_start = begin;
+    let mut ended = LineEnded {
+        elapsed: Duration::ZERO,
+        latencies: Latencies::new(),
+        huge: None,
+        usage: Usage::default(),
+        failed: None,
+    };
+    while ended.failed.is_none() {
+        let goes_on = started < len && (huge.is_some() || !is_beside);
+        if one.is_none() && goes_on && Instant::now() >= next_start {
+            next_start = Instant::now() + LINE_EVERY;
+            one = Some(Running::spawn(&mut next(started)?)?);
+            started += 1;
+        }
+        if one.is_none() && huge.is_none() && !goes_on {
+            break;
+        }
+        let patience = match one.is_none() && goes_on {
+            true => next_start.saturating_duration_since(Instant::now()),
+            false => ALL_LOOK_EVERY,
+        };
+        let waited = [&one, &huge].into_iter().flatten();
+        let mut ends = Running::wait(waited, patience)?.into_iter();
+        let now = Instant::now();
+        for (who, slot) in [(InLine::OneOfMany, &mut one), (InLine::Huge, &mut huge)] {
+            let has_ended = slot.is_some() && ends.next() == Some(true);
+            let Some(mut running) = slot.take_if(|_| has_ended) else {
+                continue;
+            };
+            let took = now - running.begin;
+            match who {
+                InLine::OneOfMany => ended.latencies.record(took),
+                InLine::Huge => ended.huge = Some(took),
+            }
+            ended.elapsed = now - begin;
+            let status = running.leash.reap().doing(doing)?;
+            if !status.success() {
+                ended.failed = Some((who, status));
+            }
+        }
+        stop.check()?;
+        if now - begin > timeout {
+            return Err(Failure::Tool(format!(
+                "{}: not done after {} s",
+                doing(),
+                timeout.as_secs()
+            )));
+        }
+    }
+    ended.usage = Reaped::now()?.since(&before);
+    Ok(ended)
+}
+
+/// One of several clients under way.
+struct Running {
+    begin: Instant,
+    leash: Leash,
+    pidfd: OwnedFd,
+}
+
+impl Running {
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let begin = Instant::now();
+        let leash = Leash::spawn(command).doing(|| format!("{command:?}"))?;
+        let pidfd =
+            pidfd_open(leash.pid(), PidfdFlags::empty()).doing(|| format!("{command:?}"))?;
+        Ok(Self {
+            begin,
+            leash,
+            pidfd,
+        })
+    }
+
+    /// Who of them has ended, once one has, or `patience` is over.
+    fn wait<'a>(them: impl Iterator<Item = &'a Self>, patience: Duration) -> Result<Vec<bool>> {
+        let patience = Timespec::try_from(patience).expect("a fraction of a second fits");
+        let mut ends: Vec<_> = them
+            .map(|one| PollFd::new(&one.pidfd, PollFlags::IN))
+            .collect();
+        match poll(&mut ends, Some(&patience)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).doing(|| "waiting for clients".into()),
+        }
+        Ok(ends.iter().map(|end| !end.revents().is_empty()).collect())
+    }
 }
 
 /// What the kernel has added up for children that were waited for. The bench reaps those of one run

@@ -109,7 +109,7 @@ impl Daemon {
     }
 
     /// Until it has no children and has used no CPU for a while.
-    fn wait_until_quiet(&mut self, stop: &Stop) -> Result<()> {
+    pub fn wait_until_quiet(&mut self, stop: &Stop) -> Result<()> {
         let deadline = Instant::now() + QUIET_MAX;
         let mut last = None;
         loop {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::latencies::Latencies;
 use super::procfs::Usage;
 use super::row::{Goal, Scale};
 use super::tool::Tool;
 
-/// One client, or a crowd of them, from the start to the end, with what the server did for it.
+/// One client, a crowd, or a line of them, from the start to the end, with what the server did for it.
 pub struct Run {
     /// None for a run that only warms up and is checked.
     pub round: Option<u32>,
@@ -16,8 +17,12 @@ pub struct Run {
     pub contender: usize,
     pub scene: &'static str,
     pub elapsed: Duration,
-    /// Of a crowd: what its slowest client took, from that one's own start.
+    /// Of a crowd or a line: what its slowest client took, from that one's own start.
     pub slowest: Option<Duration>,
+    /// Of a line: what each of its clients took, from its own start.
+    pub line: Option<Latencies>,
+    /// What the huge push beside a line took.
+    pub huge: Option<Duration>,
     /// Where the server was put far away.
     pub round_trip: Option<Duration>,
     pub client: Usage,
@@ -31,7 +36,12 @@ pub struct Run {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Measure {
     Elapsed,
+    P50,
+    P90,
+    P99,
     Slowest,
+    Pushes,
+    Huge,
     RoundTrips,
     Cpu,
     Voluntary,
@@ -44,7 +54,12 @@ impl Measure {
     pub fn name(self) -> &'static str {
         match self {
             Self::Elapsed => "time",
+            Self::P50 => "time, median push",
+            Self::P90 => "time, p90",
+            Self::P99 => "time, p99",
             Self::Slowest => "time, slowest",
+            Self::Pushes => "pushes in the line",
+            Self::Huge => "time, huge push",
             Self::RoundTrips => "time, round trips",
             Self::Cpu => "CPU, both ends",
             Self::Voluntary => "voluntary switches",
@@ -54,12 +69,19 @@ impl Measure {
         }
     }
 
-    /// In seconds, switches or bytes; None where there is no server, or it was not seen.
+    /// In seconds, switches, bytes or pushes; None where there is no server, or it was not seen.
     pub fn of(self, run: &Run) -> Option<f64> {
         let server = run.server.unwrap_or_default();
+        let line = run.line.as_ref();
+        let at = |quantile| line.map(|line| line.at(quantile).as_secs_f64());
         match self {
             Self::Elapsed => Some(run.elapsed.as_secs_f64()),
+            Self::P50 => at(0.5),
+            Self::P90 => at(0.9),
+            Self::P99 => at(0.99),
             Self::Slowest => run.slowest.map(|slowest| slowest.as_secs_f64()),
+            Self::Pushes => line.map(|line| line.count() as f64),
+            Self::Huge => run.huge.map(|huge| huge.as_secs_f64()),
             Self::RoundTrips => run
                 .round_trip
                 .map(|round_trip| run.elapsed.as_secs_f64() / round_trip.as_secs_f64()),
@@ -71,6 +93,19 @@ impl Measure {
         }
         // Nobody holds no memory: the process was gone before the first look at it.
         .filter(|value| !self.is_peak() || *value > 0.0)
+    }
+
+    pub fn is_time(self) -> bool {
+        match self {
+            Self::Elapsed | Self::P50 | Self::P90 | Self::P99 | Self::Slowest | Self::Huge => true,
+            Self::Pushes
+            | Self::RoundTrips
+            | Self::Cpu
+            | Self::Voluntary
+            | Self::Involuntary
+            | Self::ClientPeak
+            | Self::ServerPeak => false,
+        }
     }
 
     /// Of a peak the largest counts, of everything else the median.

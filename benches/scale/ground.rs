@@ -62,6 +62,11 @@ impl Ground {
         self.root.join("source")
     }
 
+    /// What is pushed beside the row's own tree.
+    pub fn huge(&self) -> PathBuf {
+        self.root.join("huge")
+    }
+
     /// The root of the module that both servers export.
     pub fn target(&self) -> PathBuf {
         self.root.join("target")

@@ -2,9 +2,9 @@
 //!
 //! `options` says what to measure, `row` what there is, `race` runs one row round by round in a
 //! `ground` that holds the `tree`s. `tool` knows the command lines, `child` and `daemon` the processes,
-//! `ssh` and `distance` the ways between them, `procfs` what the kernel says of them; `floor` and
+//! `ssh` and `distance` the ways between them, `idlers` sessions that only stand by, `procfs` what the kernel says of them; `floor` and
 //! `naive` are the peers that are written here. `allocations` counts in this very process. `figures`
-//! makes numbers of runs, `table` shows them, `record` keeps them, `plot` draws them.
+//! makes numbers of runs, `latencies` of many pushes in one, `growth` of rows beside each other; `table` shows them, `record` keeps them, `plot` draws them.
 
 mod allocations;
 mod child;
@@ -15,6 +15,9 @@ mod figures;
 mod first_file;
 mod floor;
 mod ground;
+mod growth;
+mod idlers;
+mod latencies;
 mod naive;
 mod options;
 mod plot;
@@ -34,6 +37,7 @@ use std::time::SystemTime;
 
 use failure::{Failure, Result};
 use ground::Ground;
+use growth::Growth;
 use options::{Mode, Streaming};
 use plot::Plot;
 use race::{Outcome, Race};
@@ -79,6 +83,7 @@ fn streaming(options: &Streaming) -> Result<bool> {
         options.quick,
     );
     let mut race = Race::new(options, &ground, &stop);
+    let mut growth = Growth::default();
     let mut all_well = true;
     for row in &rows {
         let outcome = match race.run(row) {
@@ -94,8 +99,12 @@ fn streaming(options: &Streaming) -> Result<bool> {
         table::row(row, &outcome, options);
         if let Outcome::Ran(ran) = &outcome {
             plot.add(row, ran, !options.quick);
+            growth.add(row, ran);
         }
         record.add(row, &outcome);
+    }
+    for value in growth.tell(!options.quick) {
+        record.add_value(value);
     }
     if options.rows.is_empty() && all_well {
         let per_file = allocations::measure(&ground, &stop)?;

@@ -6,23 +6,25 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::child;
+use super::child::{self, InLine};
 use super::daemon::Daemon;
 use super::distance::Distance;
 use super::failure::{Doing, Failure, Result};
 use super::figures::{Measure, Run};
 use super::first_file::FirstFile;
 use super::ground::Ground;
+use super::idlers::Idlers;
 use super::options::Streaming;
 use super::procfs;
-use super::row::{Goal, Row, Scene, Way};
+use super::row::{self, Goal, Row, Scene, Way};
 use super::stop::Stop;
 use super::table;
 use super::tool::{self, Dest, Summary, Talk, Tool};
 use super::tree::{self, Count, Shape};
 
-/// Far beyond every tree here: what takes this long is stuck.
+/// Far beyond every tree here, with so much more for each file: what takes this long is stuck.
 const RUN_MAX: Duration = Duration::from_secs(300);
+const RUN_MAX_PER_FILE: Duration = Duration::from_micros(200);
 
 pub enum Outcome {
     Ran(Ran),
@@ -52,6 +54,8 @@ pub struct Race<'a> {
 struct Contender {
     tool: Tool,
     name: String,
+    /// What the row has beside the pushes isn't there.
+    is_alone: bool,
     /// Before the daemon, where there is one.
     distance: Option<Distance>,
     daemon: Option<Daemon>,
@@ -60,6 +64,18 @@ struct Contender {
 impl Contender {
     fn round_trip(&self) -> Option<Duration> {
         self.distance.as_ref().map(|distance| distance.round_trip)
+    }
+
+    /// The sessions that this row has beside its push, greeted.
+    fn idlers(&mut self, scene: Scene, stop: &Stop) -> Result<Option<Idlers>> {
+        match (scene, &mut self.daemon) {
+            (Scene::Idle(count), Some(daemon)) if !self.is_alone => {
+                let idlers = Idlers::greet(daemon.address, count)?;
+                daemon.wait_until_quiet(stop)?;
+                Ok(Some(idlers))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// `target` and `path` are the same place, below the module and in full.
@@ -90,20 +106,29 @@ impl<'a> Race<'a> {
         if let Some(lack) = row.way.lacks() {
             return Ok(Outcome::Skipped(lack));
         }
+        if matches!(row.scene, Scene::Idle(_)) && self.subject != Tool::Sy {
+            let lack = format!("its idle sessions are sy's, not {}'s", self.subject.name());
+            return Ok(Outcome::Skipped(lack));
+        }
         let target = self.ground.target();
-        self.ground.clear(&target)?;
+        for rest in [&target, &self.ground.huge()] {
+            self.ground.clear(rest)?;
+        }
         fs::create_dir(&target).doing(|| target.display().to_string())?;
-        let source = match self.source(&row.shape, row.scene.copies())? {
+        let source = match self.source(row)? {
             Ok(source) => source,
             Err(lack) => return Ok(Outcome::Skipped(lack)),
         };
         let mut contenders = self.contenders(row)?;
         let runs = match row.scene {
-            Scene::FirstPush | Scene::FirstFile => {
+            Scene::FirstPush | Scene::FirstFile | Scene::Idle(_) => {
                 self.first_pushes(row, &mut contenders, source)?
             }
             Scene::NothingChanged => self.nothing_changed(row, &mut contenders, source)?,
             Scene::Crowd(clients) => self.crowds(row, &mut contenders, source, clients)?,
+            Scene::Beside { huge, alone } => {
+                self.lines(row, &mut contenders, source, huge, alone)?
+            }
         };
         let goals = match self.ground.is_tmpfs() {
             true => row.goals.clone(),
@@ -122,19 +147,22 @@ impl<'a> Race<'a> {
     }
 
     /// The row's tree, made unless the row before had it, or what is lacking for it and its copies.
-    fn source(&mut self, shape: &Shape, copies: u64) -> Result<std::result::Result<Count, String>> {
+    fn source(&mut self, row: &Row) -> Result<std::result::Result<Count, String>> {
+        let shape = &row.shape;
         let copies = match self.source {
-            Some((there, _)) if there == *shape => copies,
+            Some((there, _)) if there == *shape => row.scene.copies(),
             _ => {
                 self.source = None;
                 self.ground.clear(&self.ground.source())?;
-                1 + copies
+                1 + row.scene.copies()
             }
         };
-        if let Some(lack) = self
-            .ground
-            .lacks(copies * shape.inodes(), copies * shape.bytes_max())?
-        {
+        let (mut inodes, mut bytes) = (copies * shape.inodes(), copies * shape.bytes_max());
+        if let Some(huge) = row.scene.huge() {
+            inodes += 2 * huge.inodes();
+            bytes += 2 * huge.bytes_max();
+        }
+        if let Some(lack) = self.ground.lacks(inodes, bytes)? {
             return Ok(Err(lack));
         }
         if let Some((_, count)) = self.source {
@@ -151,13 +179,24 @@ impl<'a> Race<'a> {
             .into_iter()
             .chain(row.peers.iter().copied())
             .collect();
+        let turns = match row.scene.has_company() {
+            true => vec![false, true],
+            false => vec![false],
+        };
+        let turns = turns.into_iter().flat_map(|is_alone| {
+            let tools = tools.iter().enumerate();
+            tools.map(move |(index, tool)| (index, *tool, is_alone))
+        });
         let mut contenders = Vec::new();
-        for (index, &tool) in tools.iter().enumerate() {
+        for (index, tool, is_alone) in turns {
             // A tool that races itself is told apart by its place.
-            let name = match tools.iter().filter(|other| **other == tool).count() {
+            let mut name = match tools.iter().filter(|other| **other == tool).count() {
                 1 => tool.name().to_owned(),
                 _ => format!("{}-{}", tool.name(), index + 1),
             };
+            if is_alone {
+                name.push_str("-alone");
+            }
             let daemon = match row.way {
                 Way::Tcp | Way::Far(_) => Some(Daemon::of(tool, &name, self.ground, self.stop)?),
                 Way::Ssh => Some(Daemon::sshd(&name, self.ground, self.stop)?),
@@ -170,6 +209,7 @@ impl<'a> Race<'a> {
             contenders.push(Contender {
                 tool,
                 name,
+                is_alone,
                 distance,
                 daemon,
             });
@@ -192,8 +232,14 @@ impl<'a> Race<'a> {
                     Some(_) => (Talk::Nothing, row.scene),
                 };
                 let name = contender.name.clone();
+                let idlers = contender.idlers(row.scene, self.stop)?;
                 let (run, _) = self.run_once(contender, index, round, &name, talk, scene)?;
                 runs.push(run);
+                if let (Some(mut idlers), Some(daemon)) = (idlers, &mut contender.daemon) {
+                    idlers.check()?;
+                    drop(idlers);
+                    daemon.wait_until_quiet(self.stop)?;
+                }
                 if round.is_none() {
                     self.check(row, contender, &name, source)?;
                 }
@@ -310,6 +356,110 @@ impl<'a> Race<'a> {
             scene: scene.name(),
             elapsed: ended.elapsed,
             slowest: Some(ended.slowest),
+            line: None,
+            huge: None,
+            round_trip: contender.round_trip(),
+            client: ended.usage,
+            server,
+            others_cpu: machine
+                .saturating_sub(ended.usage.cpu)
+                .saturating_sub(server.unwrap_or_default().cpu),
+            summary: None,
+        };
+        self.tell(contender, &run);
+        Ok(run)
+    }
+
+    /// Each contender's line of handfuls with the huge push beside it, or without.
+    fn lines(
+        &self,
+        row: &Row,
+        contenders: &mut [Contender],
+        source: Count,
+        huge: Shape,
+        alone: u32,
+    ) -> Result<Vec<Run>> {
+        table::say(&format!("making the tree {}", huge.name));
+        let huge_source = huge.make(&self.ground.huge(), self.stop)?;
+        let mut runs = Vec::new();
+        for round in self.rounds_with_warm_up() {
+            for (index, contender) in contenders.iter_mut().enumerate() {
+                let parent = self.ground.target().join(&contender.name);
+                fs::create_dir(&parent).doing(|| parent.display().to_string())?;
+                runs.push(self.run_line(contender, index, round, row.scene, alone)?);
+                if round.is_none() {
+                    self.check(row, contender, &line_target(contender, 0), source)?;
+                    if !contender.is_alone {
+                        let target = self.ground.target().join(huge_target(contender));
+                        let from = self.ground.huge();
+                        check_tree(&contender.name, &from, &target, &huge, huge_source)?;
+                    }
+                }
+                self.ground.clear(&parent)?;
+            }
+        }
+        Ok(runs)
+    }
+
+    fn run_line(
+        &self,
+        contender: &mut Contender,
+        index: usize,
+        round: Option<u32>,
+        scene: Scene,
+        alone: u32,
+    ) -> Result<Run> {
+        self.ground.settle(self.stop)?;
+        if let Some(daemon) = &mut contender.daemon {
+            daemon.before_run()?;
+        }
+        let command = |source: &Path, target: &str, name: &str| {
+            let path = self.ground.target().join(target);
+            let dest = contender.dest(target, &path);
+            let mut command = tool::client(contender.tool, source, &dest, Talk::Nothing)?;
+            tool::say_into(&mut command, self.ground, name, "client")?;
+            Ok(command)
+        };
+        let huge_name = format!("{}-huge", contender.name);
+        let mut huge = match contender.is_alone {
+            true => None,
+            false => Some(command(
+                &self.ground.huge(),
+                &huge_target(contender),
+                &huge_name,
+            )?),
+        };
+        let len = match contender.is_alone {
+            true => alone,
+            false => row::LINE_MAX,
+        };
+        let source = self.ground.source();
+        let next = |number: u32| command(&source, &line_target(contender, number), &contender.name);
+
+        let machine = procfs::machine_cpu()?;
+        let ended = child::run_line(next, len, huge.as_mut(), RUN_MAX, self.stop)?;
+        let machine = procfs::machine_cpu()?.saturating_sub(machine);
+        match ended.failed {
+            Some((InLine::Huge, status)) => {
+                return Err(self.ended_badly(contender, &huge_name, status));
+            }
+            Some((InLine::OneOfMany, status)) => {
+                return Err(self.ended_badly(contender, &contender.name, status));
+            }
+            None => {}
+        }
+        let server = match &mut contender.daemon {
+            Some(daemon) => Some(daemon.after_run(self.stop)?),
+            None => None,
+        };
+        let run = Run {
+            round,
+            contender: index,
+            scene: scene.name(),
+            elapsed: ended.elapsed,
+            slowest: Some(ended.latencies.longest()),
+            line: Some(ended.latencies),
+            huge: ended.huge,
             round_trip: contender.round_trip(),
             client: ended.usage,
             server,
@@ -341,6 +491,11 @@ impl<'a> Race<'a> {
         ));
     }
 
+    fn run_max(&self) -> Duration {
+        let files = self.source.map_or(0, |(_, count)| count.files);
+        RUN_MAX + RUN_MAX_PER_FILE * u32::try_from(files).unwrap_or(u32::MAX)
+    }
+
     fn rounds_with_warm_up(&self) -> impl Iterator<Item = Option<u32>> {
         [None].into_iter().chain((1..=self.rounds).map(Some))
     }
@@ -369,7 +524,7 @@ impl<'a> Race<'a> {
             &mut command,
             contender.daemon.as_mut(),
             first,
-            RUN_MAX,
+            self.run_max(),
             self.stop,
         )?;
         let machine = procfs::machine_cpu()?.saturating_sub(machine);
@@ -390,6 +545,8 @@ impl<'a> Race<'a> {
             scene: scene.name(),
             elapsed: ended.elapsed,
             slowest: None,
+            line: None,
+            huge: None,
             round_trip: contender.round_trip(),
             client: ended.usage,
             server,
@@ -402,16 +559,28 @@ impl<'a> Race<'a> {
         Ok((run, summary))
     }
 
-    /// Everything is there, and of some files every byte.
     fn check(&self, row: &Row, contender: &Contender, target: &str, source: Count) -> Result<()> {
         let target = self.ground.target().join(target);
-        let there = tree::count(&target)?;
-        if there != source {
-            return Err(Failure::Tool(format!(
-                "{} made {there:?} of {source:?}",
-                contender.name
-            )));
-        }
-        tree::compare_some(&self.ground.source(), &target, &row.shape)
+        let from = self.ground.source();
+        check_tree(&contender.name, &from, &target, &row.shape, source)
     }
+}
+
+/// Everything is there, and of some files every byte.
+fn check_tree(name: &str, source: &Path, target: &Path, shape: &Shape, count: Count) -> Result<()> {
+    let there = tree::count(target)?;
+    if there != count {
+        return Err(Failure::Tool(format!("{name} made {there:?} of {count:?}")));
+    }
+    tree::compare_some(source, target, shape)
+}
+
+/// Where one of a contender's line goes, below the module.
+fn line_target(contender: &Contender, number: u32) -> String {
+    format!("{}/{number:04}", contender.name)
+}
+
+/// Where what is beside the line goes.
+fn huge_target(contender: &Contender) -> String {
+    format!("{}/huge", contender.name)
 }

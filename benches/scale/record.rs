@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::failure::{Doing, Result};
 use super::figures::{self, Run};
 use super::ground::Ground;
+use super::latencies::Latencies;
 use super::options::Streaming;
 use super::procfs::{self, Usage};
 use super::race::{Outcome, Ran};
@@ -127,11 +128,22 @@ fn run_value(run: &Run, ran: &Ran) -> Value {
         "scene": run.scene,
         "elapsed_s": run.elapsed.as_secs_f64(),
         "slowest_s": run.slowest.map(|slowest| slowest.as_secs_f64()),
+        "line": run.line.as_ref().map(line_value),
+        "huge_s": run.huge.map(|huge| huge.as_secs_f64()),
         "round_trip_s": run.round_trip.map(|round_trip| round_trip.as_secs_f64()),
         "client": usage_value(&run.client),
         "server": run.server.as_ref().map(usage_value),
         "others_cpu_s": run.others_cpu.as_secs_f64(),
         "summary": run.summary,
+    })
+}
+
+fn line_value(line: &Latencies) -> Value {
+    json!({
+        "pushes": line.count(),
+        "p50_s": line.at(0.5).as_secs_f64(),
+        "p90_s": line.at(0.9).as_secs_f64(),
+        "p99_s": line.at(0.99).as_secs_f64(),
     })
 }
 

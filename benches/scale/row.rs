@@ -16,6 +16,8 @@ pub struct Row {
     pub shape: Shape,
     pub scene: Scene,
     pub way: Way,
+    /// Too long or too large for every day: runs only where it is named.
+    pub on_demand: bool,
     /// Raced against in the order given; the subject goes before them in each round.
     pub peers: &'static [Tool],
     /// For trees on tmpfs.
@@ -34,6 +36,11 @@ pub enum Scene {
     FirstFile,
     /// So many first pushes of the tree at once, each into a target of its own.
     Crowd(u32),
+    /// First pushes one after the other, each into a target of its own, as long as one push of
+    /// `huge` takes beside them; and so many with nothing beside them.
+    Beside { huge: Shape, alone: u32 },
+    /// As the first push, beside so many sessions that do nothing; and without them.
+    Idle(u32),
 }
 
 impl Scene {
@@ -43,14 +50,37 @@ impl Scene {
             Self::NothingChanged => "nothing changed",
             Self::FirstFile => "first file",
             Self::Crowd(_) => "first pushes at once",
+            Self::Beside { .. } => "first pushes in a line beside a huge one",
+            Self::Idle(_) => "first push beside idle sessions",
+        }
+    }
+
+    /// Does a contender take part twice, the second time without what is beside its pushes?
+    pub fn has_company(self) -> bool {
+        match self {
+            Self::FirstPush | Self::NothingChanged | Self::FirstFile | Self::Crowd(_) => false,
+            Self::Beside { .. } | Self::Idle(_) => true,
+        }
+    }
+
+    /// What is pushed beside the row's own tree.
+    pub fn huge(self) -> Option<Shape> {
+        match self {
+            Self::Beside { huge, .. } => Some(huge),
+            Self::FirstPush
+            | Self::NothingChanged
+            | Self::FirstFile
+            | Self::Crowd(_)
+            | Self::Idle(_) => None,
         }
     }
 
     /// Of the tree, on the target.
     pub fn copies(self) -> u64 {
         match self {
-            Self::FirstPush | Self::NothingChanged | Self::FirstFile => 1,
+            Self::FirstPush | Self::NothingChanged | Self::FirstFile | Self::Idle(_) => 1,
             Self::Crowd(clients) => clients.into(),
+            Self::Beside { .. } => LINE_MAX.into(),
         }
     }
 }
@@ -110,7 +140,9 @@ pub enum Scale {
     Absolute,
 }
 
-/// Clients of a crowd that only shows that it runs.
+/// Pushes in a line beside a huge push, however long that takes: ten a second for 100 s.
+pub const LINE_MAX: u32 = 1_000;
+/// Clients of a crowd, and of a line with nothing beside it, that only shows that it runs.
 const QUICK_CROWD: u32 = 8;
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -178,6 +210,7 @@ fn all() -> Vec<Row> {
         shape,
         scene,
         way: Way::Tcp,
+        on_demand: false,
         peers: &[Tool::Rsync],
         goals,
         disk_goals: Vec::new(),
@@ -308,12 +341,64 @@ fn all() -> Vec<Row> {
             ],
         ),
         tcp(
+            "beside",
+            "20 files of 4 KiB, again and again, beside one file of 4 GiB",
+            tree::HANDFUL,
+            Scene::Beside {
+                huge: tree::HUGE,
+                alone: 100,
+            },
+            [Measure::P50, Measure::P99]
+                .map(|measure| ratio(measure, 1.00, 0.50))
+                .into(),
+        ),
+        Row {
+            peers: &[],
+            ..tcp(
+                "idle",
+                "100,000 files of 2-6 KiB in 1,000 directories, beside 1,000 idle sessions",
+                tree::SMALL,
+                Scene::Idle(1_000),
+                vec![Goal {
+                    scale: Scale::Of(Tool::Sy),
+                    ..ratio(Measure::Elapsed, 1.25, 1.05)
+                }],
+            )
+        },
+        tcp(
+            "many-same-100k",
+            "100,000 files of 150-250 B in 500 directories",
+            tree::MANY_TENTH,
+            Scene::NothingChanged,
+            peak(32.0, 16.0),
+        ),
+        tcp(
             "many-same",
             "1,000,000 files of 150-250 B in 5,000 directories",
             tree::MANY,
             Scene::NothingChanged,
             [nothing_changed(0.55, 0.35), peak(32.0, 16.0)].concat(),
         ),
+        Row {
+            on_demand: true,
+            ..shell(
+                "many-ssh",
+                "1,000,000 files of 150-250 B in 5,000 directories",
+                tree::MANY,
+                Scene::FirstPush,
+                [first_push(0.65, 0.50), peak(32.0, 16.0)].concat(),
+            )
+        },
+        Row {
+            on_demand: true,
+            ..shell(
+                "many-same-ssh",
+                "1,000,000 files of 150-250 B in 5,000 directories",
+                tree::MANY,
+                Scene::NothingChanged,
+                peak(32.0, 16.0),
+            )
+        },
         tcp(
             "first-file",
             "1,000,000 files of 150-250 B in 5,000 directories",
@@ -333,10 +418,20 @@ fn all() -> Vec<Row> {
             Scene::NothingChanged,
             peak(96.0, 64.0),
         ),
+        Row {
+            on_demand: true,
+            ..tcp(
+                "many-same-10m",
+                "10,000,000 files of 150-250 B in 50,000 directories",
+                tree::MANY_TENFOLD,
+                Scene::NothingChanged,
+                peak(32.0, 16.0),
+            )
+        },
     ]
 }
 
-/// The rows the command line names, or all, with the trees it wants.
+/// The rows the command line names, or all but those on demand, with the trees it wants.
 pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
     let rows = all();
     for name in &options.rows {
@@ -348,13 +443,21 @@ pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
     }
     let mut rows: Vec<Row> = rows
         .into_iter()
-        .filter(|row| options.rows.is_empty() || options.rows.iter().any(|name| name == row.name))
+        .filter(|row| match options.rows.as_slice() {
+            [] => options.list || !row.on_demand,
+            names => names.iter().any(|name| name == row.name),
+        })
         .collect();
     if options.quick {
         for row in &mut rows {
             row.shape = row.shape.quick();
-            if let Scene::Crowd(clients) = &mut row.scene {
-                *clients = (*clients).min(QUICK_CROWD);
+            match &mut row.scene {
+                Scene::Crowd(clients) => *clients = (*clients).min(QUICK_CROWD),
+                Scene::Beside { huge, alone } => {
+                    *huge = huge.quick();
+                    *alone = (*alone).min(QUICK_CROWD);
+                }
+                Scene::FirstPush | Scene::NothingChanged | Scene::FirstFile | Scene::Idle(_) => {}
             }
         }
     }

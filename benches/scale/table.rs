@@ -28,7 +28,8 @@ pub fn line(line: &str) {
 
 pub fn list(rows: &[Row]) {
     for row in rows {
-        println!("{:15} {}", row.name, title(row));
+        let demand = if row.on_demand { " (on demand)" } else { "" };
+        println!("{:15} {}{demand}", row.name, title(row));
     }
 }
 
@@ -156,7 +157,15 @@ fn measures(scene: Scene) -> &'static [Measure] {
         Scene::FirstFile => &[Measure::Elapsed],
         // Nobody looks at so many processes while they are timed.
         Scene::Crowd(_) => &[Measure::Elapsed, Measure::Slowest, Measure::Cpu],
-        Scene::FirstPush | Scene::NothingChanged => &[
+        Scene::Beside { .. } => &[
+            Measure::P50,
+            Measure::P90,
+            Measure::P99,
+            Measure::Slowest,
+            Measure::Pushes,
+            Measure::Huge,
+        ],
+        Scene::FirstPush | Scene::NothingChanged | Scene::Idle(_) => &[
             Measure::Elapsed,
             Measure::RoundTrips,
             Measure::Cpu,
@@ -170,21 +179,26 @@ fn measures(scene: Scene) -> &'static [Measure] {
 
 /// What is told relative to a peer, too.
 pub fn compared(scene: Scene) -> impl Iterator<Item = Measure> {
-    let is_compared =
-        |measure: &Measure| matches!(measure, Measure::Elapsed | Measure::Slowest | Measure::Cpu);
+    let is_compared = |measure: &Measure| measure.is_time() || *measure == Measure::Cpu;
     measures(scene).iter().copied().filter(is_compared)
 }
 
 /// A number with its unit, in three digits or so.
 pub fn value(measure: Measure, number: f64) -> String {
     match measure {
-        Measure::Elapsed | Measure::Slowest | Measure::Cpu => match number {
+        Measure::Elapsed
+        | Measure::P50
+        | Measure::P90
+        | Measure::P99
+        | Measure::Slowest
+        | Measure::Huge
+        | Measure::Cpu => match number {
             ..0.1 => format!("{:.1} ms", number * 1e3),
             ..10.0 => format!("{number:.3} s"),
             _ => format!("{number:.1} s"),
         },
         Measure::RoundTrips => format!("{number:.2}"),
-        Measure::Voluntary | Measure::Involuntary => format!("{number:.0}"),
+        Measure::Pushes | Measure::Voluntary | Measure::Involuntary => format!("{number:.0}"),
         Measure::ClientPeak | Measure::ServerPeak => format!("{:.1} MiB", number / MIB),
     }
 }

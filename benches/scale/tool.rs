@@ -16,6 +16,9 @@ use super::ground::Ground;
 use super::ssh::Ssh;
 use super::stop::Stop;
 
+/// The name under which servers export the ground's target.
+pub const MODULE: &str = "m";
+
 const VERSION_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -107,8 +110,8 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
     });
     command.arg(match (tool, dest) {
         (Tool::Floor, Dest::Server(_, path)) => path.into(),
-        (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/m/{path}").into(),
-        (_, Dest::Server(address, path)) => format!("rsync://{address}/m/{path}/").into(),
+        (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/{MODULE}/{path}").into(),
+        (_, Dest::Server(address, path)) => format!("rsync://{address}/{MODULE}/{path}/").into(),
         (_, Dest::Shell(_, path)) => {
             let mut dest = OsString::from("127.0.0.1:");
             dest.push(with_slash(path));
@@ -120,13 +123,13 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
     Ok(command)
 }
 
-/// The command line of a server whose module `m` is the ground's target.
+/// The command line of a server whose `MODULE` is the ground's target.
 pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> Result<Command> {
     let mut command;
     match tool {
         Tool::Sy => {
             command = Command::new(env!("CARGO_BIN_EXE_sy-server"));
-            let mut module = OsString::from("m=");
+            let mut module = OsString::from(format!("{MODULE}="));
             module.push(ground.target());
             module.push(",rw");
             command
@@ -168,7 +171,7 @@ fn rsync_config(ground: &Ground) -> String {
     format!(
         "{user}use chroot = no\nnumeric ids = yes\nreverse lookup = no\nlisten backlog = 128\n\
          log file = {log}\n\
-         [m]\npath = {path}\nread only = no\n",
+         [{MODULE}]\npath = {path}\nread only = no\n",
         log = ground.said().join("rsyncd.log").display(),
         path = ground.target().display(),
     )

@@ -47,6 +47,19 @@ pub const MANY: Shape = Shape {
     size_max: 250,
     nested: false,
 };
+/// A tenth of `MANY`, and ten times as much.
+pub const MANY_TENTH: Shape = Shape {
+    name: "many-tenth",
+    files: MANY.files / 10,
+    dirs: MANY.dirs / 10,
+    ..MANY
+};
+pub const MANY_TENFOLD: Shape = Shape {
+    name: "many-tenfold",
+    files: MANY.files * 10,
+    dirs: MANY.dirs * 10,
+    ..MANY
+};
 pub const ONE_DIR: Shape = Shape {
     name: "one-dir",
     dirs: 1,
@@ -80,6 +93,21 @@ pub const FEW: Shape = Shape {
     size_min: 4 << 10,
     size_max: 4 << 10,
     nested: false,
+};
+
+/// What people send in passing.
+pub const HANDFUL: Shape = Shape {
+    files: 20,
+    dirs: 0,
+    name: "handful",
+    ..FEW
+};
+/// Takes long enough for dozens of handfuls beside it.
+pub const HUGE: Shape = Shape {
+    name: "huge",
+    size_min: 4 << 30,
+    size_max: 4 << 30,
+    ..BIG
 };
 
 /// What a walk finds.
