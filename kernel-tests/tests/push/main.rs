@@ -23,6 +23,7 @@ mod hostile_frames;
 mod hostile_server;
 mod locked_memory;
 mod metadata;
+mod million;
 mod names;
 mod owners;
 mod second_implementation;
