@@ -336,7 +336,10 @@ impl<D: Disk> Source<D> {
     }
 
     fn poll_requests(&mut self, blocks: &BlockPool) -> Option<Action<D>> {
-        if self.requests.is_empty() {
+        // ROOT's LISTING comes right behind the WELCOME, and may say that nothing is to be asked.
+        let root = self.scan.peek(ROOT);
+        let awaits_root = root.is_some_and(|root| matches!(root.progress, Progress::Asked { .. }));
+        if self.requests.is_empty() || awaits_root {
             return None;
         }
         let mut buf = self.take_block(blocks)?;
