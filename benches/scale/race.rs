@@ -346,10 +346,6 @@ impl<'a> Race<'a> {
             let name = format!("{}-{client:03}", contender.name);
             return Err(self.ended_badly(contender, &name, status));
         }
-        let server = match &mut contender.daemon {
-            Some(daemon) => Some(daemon.after_run(self.stop)?),
-            None => None,
-        };
         let run = Run {
             round,
             contender: index,
@@ -360,14 +356,11 @@ impl<'a> Race<'a> {
             huge: None,
             round_trip: contender.round_trip(),
             client: ended.usage,
-            server,
-            others_cpu: machine
-                .saturating_sub(ended.usage.cpu)
-                .saturating_sub(server.unwrap_or_default().cpu),
+            server: None,
+            others_cpu: machine.saturating_sub(ended.usage.cpu),
             summary: None,
         };
-        self.tell(contender, &run);
-        Ok(run)
+        self.with_server(contender, run)
     }
 
     /// Each contender's line of handfuls with the huge push beside it, or without.
@@ -448,10 +441,6 @@ impl<'a> Race<'a> {
             }
             None => {}
         }
-        let server = match &mut contender.daemon {
-            Some(daemon) => Some(daemon.after_run(self.stop)?),
-            None => None,
-        };
         let run = Run {
             round,
             contender: index,
@@ -462,12 +451,20 @@ impl<'a> Race<'a> {
             huge: ended.huge,
             round_trip: contender.round_trip(),
             client: ended.usage,
-            server,
-            others_cpu: machine
-                .saturating_sub(ended.usage.cpu)
-                .saturating_sub(server.unwrap_or_default().cpu),
+            server: None,
+            others_cpu: machine.saturating_sub(ended.usage.cpu),
             summary: None,
         };
+        self.with_server(contender, run)
+    }
+
+    /// Adds what the server used to a run of many clients, which is then told.
+    fn with_server(&self, contender: &mut Contender, mut run: Run) -> Result<Run> {
+        if let Some(daemon) = &mut contender.daemon {
+            let server = daemon.after_run(self.stop)?;
+            run.others_cpu = run.others_cpu.saturating_sub(server.cpu);
+            run.server = Some(server);
+        }
         self.tell(contender, &run);
         Ok(run)
     }

@@ -248,16 +248,8 @@ mod tests {
 
     use super::*;
     use crate::engine::disk::PosixDisk;
-    use crate::ops::op::Progress;
+    use crate::engine::testing::NoJob;
     use crate::ops::{BlockPool, Buf};
-
-    struct NoJob;
-
-    impl Job<PosixDisk> for NoJob {
-        fn run(&mut self, _: &PosixDisk) -> Progress {
-            Progress::Done
-        }
-    }
 
     type TestOp = Op<PosixDisk, NoJob>;
 

@@ -3,41 +3,17 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use super::arena;
 use super::disk::PosixDisk;
-use super::lanes::LaneTable;
-use super::pool::Pool;
-use super::uring::Uring;
+use super::testing::{NoJob, TestRing, a_ring, next};
 use crate::limits::BLOCK_BYTES;
 use crate::ops::BlockPool;
-use crate::ops::op::{Completion, Job, Op, Progress, Ring, StreamId};
-
-struct NoJob;
-
-impl Job<PosixDisk> for NoJob {
-    fn run(&mut self, _: &PosixDisk) -> Progress {
-        Progress::Done
-    }
-}
-
-type TestRing = Uring<PosixDisk, NoJob>;
+use crate::ops::op::{Completion, Op, Ring, StreamId};
 
 fn ring() -> (TestRing, BlockPool, StreamId, UnixStream) {
-    let (blocks, region) = arena::map(2 * BLOCK_BYTES).unwrap();
-    let pool = Pool::start(&PosixDisk, 1, None).unwrap();
-    let mut ring = Uring::new(PosixDisk, pool, Some(region), LaneTable::default()).unwrap();
+    let (mut ring, blocks) = a_ring(2);
     let (ours, theirs) = UnixStream::pair().unwrap();
     let stream = ring.add_stream(ours.into());
     (ring, blocks, stream, theirs)
-}
-
-fn next(ring: &mut TestRing) -> Completion<PosixDisk, NoJob> {
-    loop {
-        if let Some(completion) = ring.reap() {
-            return completion;
-        }
-        ring.submit_and_wait(None).unwrap();
-    }
 }
 
 /// Gives the kernel time for what was pushed, without an end to wait for.

@@ -1,12 +1,46 @@
-//! A directory for one test of this floor, removed with its guard.
+//! What tests of this floor share: a ring without jobs, and a directory that goes with its guard.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::arena;
 use super::disk::PosixDisk;
-use crate::ops::Disk;
+use super::lanes::LaneTable;
+use super::pool::Pool;
+use super::uring::Uring;
+use crate::limits::BLOCK_BYTES;
+use crate::ops::op::{Completion, Job, Progress, Ring};
+use crate::ops::{BlockPool, Disk};
+
+pub struct NoJob;
+
+impl Job<PosixDisk> for NoJob {
+    fn run(&mut self, _: &PosixDisk) -> Progress {
+        Progress::Done
+    }
+}
+
+pub type TestRing = Uring<PosixDisk, NoJob>;
+
+/// A ring on the real kernel, and the blocks of its arena.
+pub fn a_ring(blocks_count: usize) -> (TestRing, BlockPool) {
+    let (blocks, region) = arena::map(blocks_count * BLOCK_BYTES).unwrap();
+    let pool = Pool::start(&PosixDisk, 1, None).unwrap();
+    let ring = Uring::new(PosixDisk, pool, Some(region), LaneTable::default()).unwrap();
+    (ring, blocks)
+}
+
+/// Waits for the next completion.
+pub fn next(ring: &mut TestRing) -> Completion<PosixDisk, NoJob> {
+    loop {
+        if let Some(completion) = ring.reap() {
+            return completion;
+        }
+        ring.submit_and_wait(None).unwrap();
+    }
+}
 
 pub struct TempDir(PathBuf);
 

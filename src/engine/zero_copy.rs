@@ -134,33 +134,16 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::engine::arena;
-    use crate::engine::disk::PosixDisk;
-    use crate::engine::lanes::LaneTable;
-    use crate::engine::pool::Pool;
-    use crate::engine::uring::Uring;
-    use crate::limits::BLOCK_BYTES;
-    use crate::ops::op::{Completion, Job, Op, Progress, Ring};
+    use crate::engine::testing::{TestRing, a_ring, next};
+    use crate::ops::op::{Op, Ring};
     use crate::ops::{BlockPool, Buf};
-
-    struct NoJob;
-
-    impl Job<PosixDisk> for NoJob {
-        fn run(&mut self, _: &PosixDisk) -> Progress {
-            Progress::Done
-        }
-    }
-
-    type TestRing = Uring<PosixDisk, NoJob>;
 
     const BLOCKS: usize = 4;
 
     /// A ring that takes the peer for a remote one, which reads only when it is told to, while ours
     /// has room for a whole block: what was sent stays with the kernel.
     fn ring() -> (TestRing, BlockPool, StreamId, TcpStream) {
-        let (blocks, region) = arena::map(BLOCKS * BLOCK_BYTES).unwrap();
-        let pool = Pool::start(&PosixDisk, 1, None).unwrap();
-        let mut ring = Uring::new(PosixDisk, pool, Some(region), LaneTable::default()).unwrap();
+        let (mut ring, blocks) = a_ring(BLOCKS);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         socket2::SockRef::from(&listener)
             .set_recv_buffer_size(4096)
@@ -174,15 +157,6 @@ mod tests {
         let stream = ring.add_stream(ours.into());
         ring.take_for_remote(stream);
         (ring, blocks, stream, theirs)
-    }
-
-    fn next(ring: &mut TestRing) -> Completion<PosixDisk, NoJob> {
-        loop {
-            if let Some(completion) = ring.reap() {
-                return completion;
-            }
-            ring.submit_and_wait(None).unwrap();
-        }
     }
 
     fn send(ring: &mut TestRing, stream: StreamId, mut buf: Buf, byte: u8, bytes: usize) {

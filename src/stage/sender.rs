@@ -73,6 +73,17 @@ pub enum After<D: Disk> {
     Abandon,
 }
 
+impl<D: Disk> Waiting<D> {
+    fn new(plan: &Arc<DirPlan<D>>, index: usize) -> Self {
+        Self {
+            plan: Arc::clone(plan),
+            index,
+            tries: 0,
+            seen_bytes: None,
+        }
+    }
+}
+
 pub struct Sender<D: Disk> {
     waiting: VecDeque<Waiting<D>>,
     /// Files that were written just now, by when they may be read; and those whose rest begins now.
@@ -102,25 +113,12 @@ impl<D: Disk> Default for Sender<D> {
 
 impl<D: Disk> Sender<D> {
     pub fn queue(&mut self, plan: &Arc<DirPlan<D>>, index: usize) {
-        self.waiting.push_back(Waiting {
-            plan: Arc::clone(plan),
-            index,
-            tries: 0,
-            seen_bytes: None,
-        });
+        self.waiting.push_back(Waiting::new(plan, index));
     }
 
     /// As `queue`, for a file that is to be left alone for a while.
     pub fn queue_after(&mut self, plan: &Arc<DirPlan<D>>, index: usize, rest: Duration) {
-        self.tired.push((
-            rest,
-            Waiting {
-                plan: Arc::clone(plan),
-                index,
-                tries: 0,
-                seen_bytes: None,
-            },
-        ));
+        self.tired.push((rest, Waiting::new(plan, index)));
     }
 
     /// A file that was to be opened is left alone for a while.
