@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 something_is_missing() {
-    for tool in rsync mkfs.ext4 chattr setpriv prlimit mount bash ssh sshd ssh-keygen; do
+    for tool in rsync mkfs.ext4 chattr setpriv prlimit mount ip bash ssh sshd ssh-keygen; do
         command -v "$tool" >/dev/null 2>&1 || return 0
     done
     return 1
@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin:/sbin
 export PATH
 if something_is_missing; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, bash and OpenSSH" >&2
+        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, iproute2, bash and OpenSSH" >&2
         exit 1
     fi
     if [ -d /run/systemd/system ] && ! command -v sshd >/dev/null 2>&1; then
@@ -25,7 +25,7 @@ if something_is_missing; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
     apt-get install -y -qq --no-install-recommends \
-        rsync e2fsprogs util-linux mount bash openssh-client openssh-server </dev/null >/dev/null
+        rsync e2fsprogs util-linux mount iproute2 bash openssh-client openssh-server </dev/null >/dev/null
 fi
 
 cargo build --release --bins

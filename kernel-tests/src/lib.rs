@@ -18,6 +18,7 @@
     reason = "what a failed test drew, skipped and saw is printed"
 )]
 
+pub mod cable;
 pub mod chance;
 pub mod content;
 pub mod deep;

@@ -18,6 +18,8 @@ pub enum Need {
     LoopMounts,
     /// OpenSSH, both ends, and root, whom its server needs.
     Ssh,
+    /// Network namespaces, and veths between them.
+    Namespaces,
     /// Programs can be run as an ordinary user, and that user can reach the binaries.
     Nobody,
     /// The binaries are sy's own, not a stand-in.
@@ -36,6 +38,7 @@ impl Need {
                 rustix::process::geteuid().is_root()
                     && ["ssh", "sshd", "ssh-keygen"].into_iter().all(in_path)
             }
+            Self::Namespaces => crate::cable::Cable::works(),
             Self::Nobody => nobody_can_run(subject::client()),
             Self::Sy => !subject::is_stand_in(),
         };
@@ -49,6 +52,7 @@ impl Need {
             Self::Mounts => "the right to mount a tmpfs".to_owned(),
             Self::LoopMounts => "mkfs.ext4 and loop mounts".to_owned(),
             Self::Ssh => "root, openssh-client and openssh-server".to_owned(),
+            Self::Namespaces => "iproute2, root and network namespaces".to_owned(),
             Self::Nobody => "setpriv, root, and binaries that anyone may run".to_owned(),
             Self::Sy => "sy itself".to_owned(),
         }

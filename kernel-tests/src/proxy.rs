@@ -68,6 +68,11 @@ const TURN: Duration = Duration::from_millis(2);
 impl Proxy {
     pub fn start(upstream: u16, plan: Plan) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+        Self::behind(listener, upstream, plan)
+    }
+
+    /// One that takes its connections from there.
+    pub fn behind(listener: TcpListener, upstream: u16, plan: Plan) -> Self {
         let port = listener.local_addr().expect("it has an address").port();
         listener.set_nonblocking(true).expect("a listener may poll");
         let shared = Arc::new(Shared {

@@ -25,6 +25,7 @@ mod locked_memory;
 mod metadata;
 mod million;
 mod names;
+mod other_host;
 mod owners;
 mod second_implementation;
 mod source_changes;

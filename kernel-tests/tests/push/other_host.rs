@@ -1,0 +1,35 @@
+//! A server on another host, as far as a client's addresses tell: it runs in a network namespace of its own,
+//! and what it reaches is a proxy at the far end of a cable.
+
+use kernel_tests::cable::{ADDRESSES, Cable};
+use kernel_tests::proxy::{Plan, Proxy};
+use kernel_tests::scene::slash;
+use kernel_tests::{Need, Push, content, on_routes, plant, require};
+
+// A kernel copies what it forwards to a veth, and says so: a push lends it some blocks and then sends
+// as ever.
+on_routes! { tcp;
+fn blocks_are_lent_to_the_kernel_until_it_says_that_it_copies(scene) {
+    require!(Need::Sy, Need::Namespaces);
+    let cable = Cable::lay();
+    let proxy = Proxy::behind(cable.listener(0), scene.server().port(), Plan::PASS);
+    let large = content::noise(1, 24 << 20);
+    plant::file(scene.src().join("large"), &large);
+    for number in 0..50 {
+        plant::file(scene.src().join(format!("f{number}")), content::noise(number, 5000));
+    }
+    let dest = format!("sy://{}:{}/m/{}", ADDRESSES[0], proxy.port(), scene.aimed_at());
+    let push = Push::new(dest).from(slash(scene.src())).through(&cable.at(1));
+    let outcome = push.clone().option("--json").run().ok();
+    let text = String::from_utf8(outcome.stdout).expect("it is text");
+    let last = text.lines().last().expect("there is a summary");
+    let summary: serde_json::Value = serde_json::from_str(last).expect("it is JSON");
+    let sends = summary["latency"]["send"].as_object().expect("it has lanes");
+    let count = |lane: &str| sends[lane]["count"].as_u64().expect("a lane has a count");
+    let lent = count("zero_copy");
+    assert!((1..=32).contains(&lent), "{last}");
+    assert!(sends.keys().map(|lane| count(lane)).sum::<u64>() >= 24 * 4, "{last}");
+    scene.assert_arrived();
+    assert_eq!(push.option("--json").run().ok().summary().files_sent, 0);
+}
+}
