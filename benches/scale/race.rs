@@ -402,6 +402,9 @@ impl<'a> Race<'a> {
         scene: Scene,
         alone: u32,
     ) -> Result<Run> {
+        if let Some(huge) = scene.huge().filter(|_| !contender.is_alone) {
+            self.ground.warm(huge.bytes_max(), self.stop)?;
+        }
         self.ground.settle(self.stop)?;
         if let Some(daemon) = &mut contender.daemon {
             daemon.before_run()?;
@@ -511,6 +514,10 @@ impl<'a> Race<'a> {
         let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk)?;
         tool::say_into(&mut command, self.ground, &contender.name, "client")?;
         let first = (scene == Scene::FirstFile).then(|| FirstFile::under(&path));
+        if scene == Scene::FirstPush {
+            let bytes = self.source.map_or(0, |(_, count)| count.bytes);
+            self.ground.warm(bytes, self.stop)?;
+        }
 
         self.ground.settle(self.stop)?;
         if let Some(daemon) = &mut contender.daemon {
