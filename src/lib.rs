@@ -86,6 +86,7 @@
 //! | one directory | `DIR_ENTRIES_MAX`; it is held in memory once, in one arena |
 //! | descriptors | `DIR_FDS_OPEN_MAX` directories a session; files: `LARGE_FILES_OPEN_MAX` at a source, `INCOMING_FILES_MAX` at a target |
 //! | names of owners | `OWNERS_DECLARED_MAX`; a target keeps each until it is looked up, then numbers that differ |
+//! | sums of the blocks of old versions | `DELTA_SUMS_BYTES_MAX` at a source; a target sums what is asked for, and keeps none |
 //! | requests and notices that wait | `LISTS_WAITING_MAX`, `NOTICES_WAITING_MAX`; beyond them the target stops receiving |
 //!
 //! No side holds an index of the whole tree, with one exception: files above

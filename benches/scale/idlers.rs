@@ -115,6 +115,7 @@ fn hello(number: u32) -> Vec<u8> {
         policy: Policy::default(),
         patience: None,
         boot_id: [0; 16],
+        sum_key: [0; 32],
         module: MODULE.into(),
         dest: Vec::new(),
         dest_is_relative: false,

@@ -16,6 +16,8 @@ pub const PACK: u8 = 0x03;
 pub const DATA: u8 = 0x04;
 pub const END: u8 = 0x05;
 pub const DONE: u8 = 0x06;
+pub const SIGN: u8 = 0x07;
+pub const TOKENS: u8 = 0x08;
 pub const OWNERS: u8 = 0x09;
 /// The first of the kinds that a peer reads over.
 pub const IGNORABLE: u8 = 0x70;
@@ -25,6 +27,7 @@ pub const NOTICE: u8 = 0x83;
 pub const STOP: u8 = 0x84;
 pub const REPORT: u8 = 0x85;
 pub const REFUSED: u8 = 0x86;
+pub const SIGNATURE: u8 = 0x87;
 pub const MAPPED: u8 = 0x88;
 
 pub const VERSION: u16 = 1;
@@ -221,6 +224,7 @@ impl Hello {
             .u8(self.durability)
             .u32(self.patience)
             .raw(&[0; 16]) // boot id
+            .raw(&[0; 32]) // key of sums
             .text(&self.module)
             .u16(count);
         for name in &self.dest {
@@ -292,7 +296,20 @@ pub fn op_meta(dir: u32, name: &[u8], meta: Meta) -> Vec<u8> {
 }
 
 pub fn op_begin(dir: u32, name: &[u8], file: u32, meta: Meta, size: u64) -> Vec<u8> {
-    placed(7, dir, name).u32(file).meta(meta).u64(size).0
+    op_begin_on(dir, name, file, meta, size, 0)
+}
+
+/// A BEGIN of a file whose basis is the entry of that name, in blocks of so many bytes.
+pub fn op_begin_on(
+    dir: u32,
+    name: &[u8],
+    file: u32,
+    meta: Meta,
+    size: u64,
+    block_bytes: u32,
+) -> Vec<u8> {
+    let begun = placed(7, dir, name).u32(file).meta(meta);
+    begun.u64(size).u32(block_bytes).0
 }
 
 pub fn op_close(dir: u32, meta: Option<Meta>) -> Vec<u8> {
@@ -320,6 +337,27 @@ pub fn data(file: u32, offset: u64, content: &[u8]) -> Vec<u8> {
 pub fn data_of(file: u32, codec: u32, offset: u64, digest: u128, content: &[u8]) -> Vec<u8> {
     let bytes = Bytes::new().u32(file).u32(codec).u64(offset).u128(digest);
     frame(DATA, &bytes.raw(content).0)
+}
+
+/// An item of a SIGN frame: a file, its first block, and how many.
+pub fn ask(file: u32, first: u64, count: u32) -> Vec<u8> {
+    Bytes::new().u32(file).u64(first).u32(count).0
+}
+
+/// A run that is copied from the basis.
+pub fn copy(basis_offset: u64, len: u32) -> Vec<u8> {
+    Bytes::new().u8(1).u64(basis_offset).u32(len).0
+}
+
+pub fn literal(bytes: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(bytes.len()).expect("the length is four bytes");
+    Bytes::new().u8(2).u32(len).raw(bytes).0
+}
+
+/// A chunk of these runs, that will be what the digest says.
+pub fn tokens(file: u32, offset: u64, digest: u128, runs: &[Vec<u8>]) -> Vec<u8> {
+    let bytes = Bytes::new().u32(file).u32(0).u64(offset).u128(digest);
+    frame(TOKENS, &bytes.raw(&runs.concat()).0)
 }
 
 pub fn end(file: u32, given_up: u8, digest: u128) -> Vec<u8> {

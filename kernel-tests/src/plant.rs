@@ -17,6 +17,16 @@ pub fn file(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     std::fs::write(path, bytes).unwrap_or_else(|why| panic!("write {}: {why}", path.display()));
 }
 
+/// A file of nothing but a hole.
+#[track_caller]
+pub fn sparse(path: impl AsRef<Path>, bytes: u64) {
+    file(path.as_ref(), "");
+    let opened = std::fs::File::options().write(true).open(path);
+    opened
+        .and_then(|file| file.set_len(bytes))
+        .expect("a hole takes no space");
+}
+
 /// A directory, with its parents; it may be there already.
 #[track_caller]
 pub fn dir(path: impl AsRef<Path>) {

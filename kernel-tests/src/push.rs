@@ -368,6 +368,10 @@ impl Outcome {
             files_sent: count("files_sent"),
             files_deleted: count("files_deleted"),
             literal_bytes: count("literal_bytes"),
+            matched_bytes: count("matched_bytes"),
+            signature_bytes: count("signature_bytes"),
+            files_resent: count("files_resent"),
+            wire_bytes: count("wire_sent_bytes") + count("wire_received_bytes"),
             errors: count("errors"),
         }
     }
@@ -380,6 +384,11 @@ pub struct Summary {
     pub files_sent: u64,
     pub files_deleted: u64,
     pub literal_bytes: u64,
+    pub matched_bytes: u64,
+    pub signature_bytes: u64,
+    pub files_resent: u64,
+    /// In both directions.
+    pub wire_bytes: u64,
     pub errors: u64,
 }
 
@@ -411,6 +420,10 @@ impl Summary {
             files_sent: of("Number of regular files transferred", "transferred: ") + made,
             files_deleted: of("Number of deleted files", "files: "),
             literal_bytes: of("Literal data", "data: "),
+            matched_bytes: of("Matched data", "data: "),
+            signature_bytes: 0,
+            files_resent: 0,
+            wire_bytes: of("Total bytes sent", "sent: ") + of("Total bytes received", "received: "),
             errors: 0,
         }
     }

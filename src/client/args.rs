@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::model::policy::Durability;
+use crate::limits::{DELTA_BLOCK_BYTES_MAX, DELTA_BLOCK_BYTES_MIN};
+use crate::model::policy::{Durability, Sameness};
 use crate::model::report::Exit;
 
 /// `sy`.
@@ -107,6 +108,45 @@ pub struct PushArgs {
     /// and keeps its number only where there is none. 0 is always 0.
     #[arg(long, help_heading = "What is done")]
     pub numeric_ids: bool,
+    /// Send what changed whole, not as a delta
+    ///
+    /// Without it, of a large file that DEST has in another version only that travels which differs.
+    /// A DEST on this host is always written whole, as by rsync, unless --no-whole-file is given.
+    #[arg(
+        short = 'W',
+        long,
+        overrides_with = "no_whole_file",
+        help_heading = "What is done"
+    )]
+    pub whole_file: bool,
+    /// Send deltas to a DEST on this host, too
+    #[arg(long, overrides_with = "whole_file", help_heading = "What is done")]
+    pub no_whole_file: bool,
+    /// Blocks of BYTES for deltas
+    ///
+    /// It is rounded up to a power of two from 4K to 256K, and files whose size asks for larger blocks
+    /// have those. Without it, the size of the file decides: 4K up to 1 GiB.
+    #[arg(
+        short = 'B',
+        long,
+        value_name = "BYTES",
+        value_parser = block_size,
+        help_heading = "What is done"
+    )]
+    pub block_size: Option<u32>,
+    /// Send every file, whatever its size and time
+    #[arg(
+        short = 'I',
+        long,
+        overrides_with = "size_only",
+        help_heading = "What is done"
+    )]
+    pub ignore_times: bool,
+    /// Leave files alone whose size agrees
+    ///
+    /// A time that differs is mended. For a DEST that has no times of its own, once.
+    #[arg(long, overrides_with = "ignore_times", help_heading = "What is done")]
+    pub size_only: bool,
     /// How durable success is: none, session, file
     ///
     /// none: the files are in the page cache, as after rsync, and a crash of the target is
@@ -199,6 +239,30 @@ pub struct PushArgs {
     pub timeout: Option<u64>,
 }
 
+impl PushArgs {
+    pub fn sameness(&self) -> Sameness {
+        match (self.ignore_times, self.size_only) {
+            (true, _) => Sameness::Never,
+            (false, true) => Sameness::Size,
+            (false, false) => Sameness::SizeAndTime,
+        }
+    }
+}
+
+/// Bytes, with a K behind them or without.
+fn block_size(typed: &str) -> Result<u32, String> {
+    let (digits, unit) = match typed.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1024),
+        None => (typed, 1),
+    };
+    let bytes = digits.parse::<u32>().ok();
+    let bytes = bytes.and_then(|bytes| bytes.checked_mul(unit));
+    bytes
+        .filter(|bytes| (1..=DELTA_BLOCK_BYTES_MAX).contains(bytes))
+        .map(|bytes| bytes.next_power_of_two().max(DELTA_BLOCK_BYTES_MIN))
+        .ok_or_else(|| "bytes up to 256K are a block".to_owned())
+}
+
 fn durability(name: String) -> Durability {
     match name.as_str() {
         "session" => Durability::Session,
@@ -230,8 +294,8 @@ const RSYNC_FLAGS: [(&str, &str); 23] = [
     ("--acls", "leave it out: ACLs stay behind"),
     ("-X", "leave it out: extended attributes stay behind"),
     ("--xattrs", "leave it out: extended attributes stay behind"),
-    ("-S", "leave it out: holes are written as zeros"),
-    ("--sparse", "leave it out: holes are written as zeros"),
+    ("-S", "leave it out: a file with holes keeps them"),
+    ("--sparse", "leave it out: a file with holes keeps them"),
     ("-c", "touch what is to be sent again: size and time decide"),
     (
         "--checksum",

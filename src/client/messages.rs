@@ -679,10 +679,15 @@ pub fn ending(ending: &Ending) -> Option<Message> {
 
 /// A SRC that holds DEST: it is pushed without it.
 pub fn target_inside_source(path: &[u8]) -> Message {
-    message(
-        format!("{}: skipped: it is DEST itself", escape::name(path)),
-        None,
-    )
+    let path = escape::name(path);
+    message(format!("{path}: skipped: it is DEST itself"), None)
+}
+
+/// A file that goes twice.
+pub fn sent_again(path: &[u8]) -> Message {
+    let path = escape::name(path);
+    let text = format!("{path}: changed at the target meanwhile: sent again, whole");
+    message(text, None)
 }
 
 /// Specials that the session may not make, counted.

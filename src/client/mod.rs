@@ -1,6 +1,7 @@
 //! FLOOR 5: `sy push`, from the command line to the last line printed.
 
 pub mod args;
+pub mod dest;
 mod latency;
 pub mod messages;
 pub mod output;

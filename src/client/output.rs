@@ -257,6 +257,7 @@ impl Listener for Output {
             Tell::Deleted { kind, path } if self.show.items => self.deleted(kind, &path),
             Tell::Item { .. } | Tell::Deleted { .. } => {}
             Tell::IsTarget { path } => self.say(messages::target_inside_source(&path)),
+            Tell::Resent { path } => self.say(messages::sent_again(&path)),
             Tell::Trouble(trouble) => {
                 self.errors_told += 1;
                 let message = messages::trouble(&trouble);
@@ -446,7 +447,7 @@ fn stats(
     let durability = ending
         .durability
         .map_or("not reached", |level| level.name());
-    let rows: [(&str, String); 19] = [
+    let rows: [(&str, String); 21] = [
         (
             "Number of files",
             format!(
@@ -467,6 +468,10 @@ fn stats(
         ),
         ("Number of files transferred", totals.files_sent.to_string()),
         (
+            "Number of files sent again",
+            totals.files_resent.to_string(),
+        ),
+        (
             "Number of entries with metadata mended",
             totals.meta_fixed.to_string(),
         ),
@@ -479,6 +484,7 @@ fn stats(
         ("Total transferred file size", bytes(totals.bytes_to_send)),
         ("Literal data", bytes(totals.literal_bytes)),
         ("Matched data", bytes(totals.matched_bytes)),
+        ("Signature data", bytes(totals.signature_bytes)),
         ("Total bytes sent", totals.wire_sent_bytes.to_string()),
         (
             "Total bytes received",
@@ -553,6 +559,7 @@ struct SummaryLine<'a> {
     bytes_scanned: u64,
     bytes_to_send: u64,
     files_sent: u64,
+    files_resent: u64,
     dirs_made: u64,
     meta_fixed: u64,
     files_deleted: u64,
@@ -560,6 +567,7 @@ struct SummaryLine<'a> {
     specials_skipped: u64,
     literal_bytes: u64,
     matched_bytes: u64,
+    signature_bytes: u64,
     wire_sent_bytes: u64,
     wire_received_bytes: u64,
     errors: u64,
@@ -596,6 +604,7 @@ impl<'a> SummaryLine<'a> {
             bytes_scanned: totals.bytes_scanned,
             bytes_to_send: totals.bytes_to_send,
             files_sent: totals.files_sent,
+            files_resent: totals.files_resent,
             dirs_made: totals.dirs_made,
             meta_fixed: totals.meta_fixed,
             files_deleted: totals.files_deleted,
@@ -603,6 +612,7 @@ impl<'a> SummaryLine<'a> {
             specials_skipped: totals.specials_skipped,
             literal_bytes: totals.literal_bytes,
             matched_bytes: totals.matched_bytes,
+            signature_bytes: totals.signature_bytes,
             wire_sent_bytes: totals.wire_sent_bytes,
             wire_received_bytes: totals.wire_received_bytes,
             errors: totals.errors,

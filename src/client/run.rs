@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::dest::Dest;
 use super::messages::Failure;
 use super::output::Output;
-use super::plan::{Dest, Plan};
+use super::plan::Plan;
 use super::rsh::{RemoteShell, ShellEnd};
 use super::sources;
 use crate::engine::disk::PosixDisk;
@@ -28,6 +29,7 @@ use crate::ops::{Disk, Errno};
 use crate::session::source::Sources;
 use crate::session::target::OwnRights;
 use crate::session::{Session, SessionError, Source, Target};
+use crate::stage::delta::DeltaRules;
 use crate::wire::WireError;
 use crate::wire::hello::{Hello, Refusal};
 
@@ -95,12 +97,22 @@ impl Push {
         sources.dest_name = dest.last().map(|name| name.as_slice().into());
         let hello = hello(plan, &disk, module, dest, &sources);
         let wants_items = output.wants_items();
-        let source = Source::new(hello, plan.policy.allow_empty_source, wants_items, sources);
-        let source = Session::Source(Box::new(source));
+        let mut source = Source::new(hello, plan.policy.allow_empty_source, wants_items, sources);
         let stream = match stream {
             Some(stream) => Some(stream),
             None => connect(&plan.dest, plan.timeout)?,
         };
+        if !plan.policy.whole_files {
+            let is_far = match &plan.dest {
+                Dest::Shell { .. } => true,
+                Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } => {
+                    stream.as_ref().is_some_and(start::leads_elsewhere)
+                }
+            };
+            let open_files_max = start::open_files_max();
+            source.send_deltas(DeltaRules::of(plan.policy, is_far, open_files_max));
+        }
+        let source = Session::Source(Box::new(source));
         let (source, sessions_count) = match stream {
             Some(fd) => {
                 let stream = shard.ring_mut().add_stream(fd);
@@ -343,6 +355,7 @@ fn hello(
             NonZeroU32::new(u32::try_from(patience.as_secs()).unwrap_or(u32::MAX))
         }),
         boot_id: disk.boot_id(),
+        sum_key: random_key(),
         module,
         dest,
         dest_is_relative: matches!(
@@ -355,6 +368,15 @@ fn hello(
         dest_is_dir: plan.dest_is_dir,
         single_file: sources.single_file.is_some(),
     }
+}
+
+/// For the sums of this session alone.
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    for word in key.as_chunks_mut::<8>().0 {
+        *word = start::random_u64().to_le_bytes();
+    }
+    key
 }
 
 /// Module and path below it; a local DEST is an absolute path without a module.

@@ -73,8 +73,8 @@ impl Index {
         Self::with_window(layout, DELTA_WINDOW_BLOCKS)
     }
 
-    /// An index with a smaller window, for tests.
-    pub(super) fn with_window(layout: Layout, window_max: usize) -> Self {
+    /// An index with a smaller window.
+    pub fn with_window(layout: Layout, window_max: usize) -> Self {
         let window_blocks = usize::try_from(layout.blocks_count())
             .unwrap_or(usize::MAX)
             .min(window_max);

@@ -382,22 +382,41 @@ impl Matcher {
         self.literal_from = here_len;
     }
 
+    /// Goes on behind a piece of so many bytes that needs no runs.
+    pub fn pass(&mut self, here_len: usize) {
+        if let Some(carried) = self.carried.take()
+            && carried.len > here_len
+        {
+            self.carried = Some(Carried {
+                basis_offset: carried.basis_offset + here_len as u64,
+                len: carried.len - here_len,
+            });
+        }
+        self.skip_to(here_len);
+        self.begin_next(here_len);
+    }
+
     fn finish(&mut self, piece: &Piece<'_>, out: &mut RunWriter<'_>) -> Turn {
         let is_plain = out.copied_bytes() == 0;
         if !is_plain {
             out.literal(&piece.here[self.literal_from..]);
         }
-        self.align_expected();
-        if let Some(expected) = &mut self.expected {
-            expected.at -= piece.here.len();
-        }
-        self.at = 0;
-        self.literal_from = 0;
+        self.begin_next(piece.here.len());
         if is_plain || out.is_over() {
             Turn::Plain
         } else {
             Turn::Runs
         }
+    }
+
+    /// The piece that follows on one of so many bytes is the next.
+    fn begin_next(&mut self, here_len: usize) {
+        self.align_expected();
+        if let Some(expected) = &mut self.expected {
+            expected.at -= here_len;
+        }
+        self.at = 0;
+        self.literal_from = 0;
     }
 
     /// A block that was expected before `at` was passed; then one of those after it is.

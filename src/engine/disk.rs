@@ -372,6 +372,8 @@ fn stat_from(stat: &rustix::fs::Stat) -> Result<Stat, Errno> {
         uid: stat.st_uid,
         gid: stat.st_gid,
         size,
+        // In blocks of 512 bytes, whatever those of the file system are.
+        is_sparse: (stat.st_blocks as u64).saturating_mul(512) < size,
         // The kernel keeps nanoseconds below 10^9, also before 1970.
         mtime: Mtime {
             sec: stat.st_mtime as i64,

@@ -42,7 +42,7 @@ pub(super) enum Timed {
 }
 
 /// What was timed, and on which lane, as both are printed; by `Timed::index`.
-const ROWS: [(&str, &str); 17] = [
+const ROWS: [(&str, &str); 20] = [
     ("receive", "ring"),
     ("send", "ring"),
     ("read", "ring"),
@@ -60,6 +60,9 @@ const ROWS: [(&str, &str); 17] = [
     ("sync", "pool"),
     ("other", "pool"),
     ("send", "zero_copy"),
+    ("match", "pool"),
+    ("sign", "pool"),
+    ("weave", "pool"),
 ];
 
 impl Timed {
@@ -83,6 +86,9 @@ impl Timed {
             Self::Job(JobKind::CommitLarge) => 13,
             Self::Job(JobKind::Sync) => 14,
             Self::Job(JobKind::Other) => 15,
+            Self::Job(JobKind::Match) => 17,
+            Self::Job(JobKind::Sign) => 18,
+            Self::Job(JobKind::Weave) => 19,
         }
     }
 }
@@ -166,6 +172,9 @@ mod tests {
             JobKind::ReadPack,
             JobKind::ListTarget,
             JobKind::ApplyPack,
+            JobKind::Match,
+            JobKind::Sign,
+            JobKind::Weave,
             JobKind::CommitLarge,
             JobKind::Sync,
             JobKind::Other,

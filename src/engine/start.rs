@@ -2,6 +2,7 @@
 //! pool and the ring.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::arena;
@@ -12,6 +13,7 @@ use super::pool::Pool;
 use super::setup::SetupError;
 use super::shard::Shard;
 use super::uring::Uring;
+use super::zero_copy;
 use crate::job::Work;
 use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX};
 use crate::model::time::Moment;
@@ -71,6 +73,11 @@ pub fn connections_max(shards_count: usize, open_files_max: Option<u64>) -> usiz
 /// The soft limit of open files of this process; `None`: no limit.
 pub fn open_files_max() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// Whether a stream leads to another host, as far as its addresses tell.
+pub fn leads_elsewhere(stream: &OwnedFd) -> bool {
+    zero_copy::is_remote(stream)
 }
 
 /// A shard of its own: arena, ring and pool. For the thread that calls.

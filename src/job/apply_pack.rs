@@ -9,6 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::basis::Basis;
 use super::dir::Dir;
 use super::entry::{
     Failed, Here, check_entry, close_dirs, create_temp, ended, entry_name, errno, make_entry,
@@ -42,10 +43,22 @@ pub struct ApplyPack<D: Disk> {
     /// What is left for the second pass, the last first.
     runs: Vec<Run<D>>,
     pub outcomes: Outcomes,
-    /// Large files that began: what DATA is written to, or `None` where it is to be dropped.
-    pub begun: Vec<(FileId, u64, Option<SharedFd<D>>)>,
+    /// Large files that began.
+    pub begun: Vec<Begun<D>>,
     /// By the second pass.
     pub entries_made: u32,
+}
+
+/// A large file that began.
+pub struct Begun<D: Disk> {
+    pub file: FileId,
+    pub size: u64,
+    /// What its content is written to, or `None` where it is to be dropped.
+    pub fd: Option<SharedFd<D>>,
+    /// What it may be made of, where that was said and is so.
+    pub basis: Option<Basis<D>>,
+    /// It was said to have a basis.
+    pub is_delta: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -230,7 +243,7 @@ struct Applying<'a, D: Disk> {
     prune: &'a mut Option<Prune<D>>,
     runs: &'a mut Vec<Run<D>>,
     outcomes: &'a mut Outcomes,
-    begun: &'a mut Vec<(FileId, u64, Option<SharedFd<D>>)>,
+    begun: &'a mut Vec<Begun<D>>,
 }
 
 impl<D: Disk> Applying<'_, D> {
@@ -285,7 +298,8 @@ impl<D: Disk> Applying<'_, D> {
                 file,
                 meta,
                 size,
-            } => self.begin(dir, name, file, &meta, size),
+                block_bytes,
+            } => self.begin(dir, name, file, &meta, (size, block_bytes)),
             PackOp::File { dir, name, .. }
             | PackOp::Symlink { dir, name, .. }
             | PackOp::Node { dir, name, .. }
@@ -410,13 +424,16 @@ impl<D: Disk> Applying<'_, D> {
         name: Name<'_>,
         file: FileId,
         meta: &Meta,
-        size: u64,
+        (size, block_bytes): (u64, u32),
     ) -> Result<(), WireError> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
         tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
             let (temp, fd) = create_temp(disk, &tree, here, meta)?;
-            Ok(Incoming {
+            let basis = (block_bytes > 0)
+                .then(|| Basis::open(disk, &here.fd, name.bytes(), block_bytes))
+                .flatten();
+            let incoming = Incoming {
                 fd: Arc::new(fd),
                 dir_fd: Arc::clone(&here.fd),
                 dir: Arc::clone(&here.dir),
@@ -424,16 +441,24 @@ impl<D: Disk> Applying<'_, D> {
                 temp,
                 name: name.bytes().into(),
                 meta: *meta,
-            })
+            };
+            Ok((incoming, basis))
         });
+        let begun = |fd, basis| Begun {
+            file,
+            size,
+            fd,
+            basis,
+            is_delta: block_bytes > 0,
+        };
         match made {
-            Ok(incoming) => {
+            Ok((incoming, basis)) => {
                 let fd = Arc::clone(&incoming.fd);
                 tree.begin(file, incoming)?;
-                self.begun.push((file, size, Some(fd)));
+                self.begun.push(begun(Some(fd), basis));
             }
             Err((attempt, why)) => {
-                self.begun.push((file, size, None));
+                self.begun.push(begun(None, None));
                 let path = tree.find(dir)?.0.path_below_root(name.bytes());
                 self.outcomes.failed(&tree, attempt, why, path);
             }

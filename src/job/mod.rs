@@ -7,20 +7,26 @@
 //! | `ListSource` | source | lists, stats and sorts directories |
 //! | `PackJob` | source | reads small files into a PACK |
 //! | `OpenLarge`, `CheckLarge` | source | before and after a large file's content |
+//! | `MatchChunk` | source | matches a chunk with the sums of its basis |
 //! | `OpenDest` | target | finds or makes DEST |
 //! | `ResolveOwners` | target | finds the numbers of declared owners |
 //! | `ListTarget` | target | lists directories into LISTING frames |
 //! | `ApplyPack` | target | applies a PACK, deletions included, in two passes |
+//! | `Sign` | target | sums blocks of basis files |
+//! | `Weave` | target | puts a chunk together of its basis and literals |
 //! | `EndLarge` | target | names a large file, or drops it |
+//! | `Release` | target | lets go of an old version |
 //! | `Finish`, `Retire` | target | syncs, and removes the unclean marker |
 
 pub mod apply_pack;
+pub mod basis;
 pub mod dest;
 pub mod dir;
 pub mod entry;
 pub mod large;
 pub mod list;
 pub mod marker;
+pub mod matching;
 pub mod own_name;
 pub mod owners;
 pub mod prune;
@@ -37,11 +43,15 @@ pub enum Work<D: Disk> {
     Pack(read_pack::PackJob<D>),
     OpenLarge(large::OpenLarge<D>),
     CheckLarge(large::CheckLarge<D>),
+    Match(Box<matching::MatchChunk<D>>),
     OpenDest(Box<dest::OpenDest<D>>),
     ResolveOwners(owners::ResolveOwners<D>),
     ListTarget(Box<list::ListTarget<D>>),
     Apply(Box<apply_pack::ApplyPack<D>>),
+    Sign(Box<basis::Sign<D>>),
+    Weave(Box<basis::Weave<D>>),
     EndLarge(large::EndLarge<D>),
+    Release(large::Release<D>),
     Finish(dest::Finish<D>),
     Retire(dest::Retire<D>),
 }
@@ -52,12 +62,16 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::ListSource(job) => return job.run(disk),
             Self::ListTarget(job) => return job.run(disk),
             Self::Apply(job) => return job.run(disk),
+            Self::CheckLarge(job) => return job.run(disk),
             Self::Pack(job) => job.run(disk),
             Self::OpenLarge(job) => job.run(disk),
-            Self::CheckLarge(job) => job.run(disk),
+            Self::Match(job) => job.run(disk),
             Self::OpenDest(job) => job.run(disk),
             Self::ResolveOwners(job) => job.run(disk),
+            Self::Sign(job) => job.run(disk),
+            Self::Weave(job) => job.run(disk),
             Self::EndLarge(job) => job.run(disk),
+            Self::Release(job) => job.run(),
             Self::Finish(job) => job.run(disk),
             Self::Retire(job) => job.run(disk),
         }
@@ -70,12 +84,16 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::Pack(_) => JobKind::ReadPack,
             Self::ListTarget(_) => JobKind::ListTarget,
             Self::Apply(_) => JobKind::ApplyPack,
+            Self::Match(_) => JobKind::Match,
+            Self::Sign(_) => JobKind::Sign,
+            Self::Weave(_) => JobKind::Weave,
             Self::EndLarge(_) => JobKind::CommitLarge,
             Self::Finish(_) | Self::Retire(_) => JobKind::Sync,
             Self::OpenLarge(_)
             | Self::CheckLarge(_)
             | Self::OpenDest(_)
-            | Self::ResolveOwners(_) => JobKind::Other,
+            | Self::ResolveOwners(_)
+            | Self::Release(_) => JobKind::Other,
         }
     }
 
@@ -86,10 +104,14 @@ impl<D: Disk> Job<D> for Work<D> {
             | Self::Pack(_)
             | Self::OpenLarge(_)
             | Self::CheckLarge(_)
+            | Self::Match(_)
             | Self::OpenDest(_)
             | Self::ResolveOwners(_)
             | Self::ListTarget(_)
+            | Self::Sign(_)
+            | Self::Weave(_)
             | Self::EndLarge(_)
+            | Self::Release(_)
             | Self::Finish(_)
             | Self::Retire(_) => 0,
         }

@@ -38,6 +38,8 @@ pub struct DirPlan<D: Disk> {
     pub listing: Listing,
     /// One per entry of the listing.
     pub verdicts: Vec<Verdict>,
+    /// Of files that are to be sent and may go as a delta: index, and bytes of the target's.
+    pub bases: Vec<(u32, u64)>,
     /// The name to read by, where DEST gave the one file that is pushed another one.
     pub read_as: Option<Box<[u8]>>,
 }
@@ -45,6 +47,19 @@ pub struct DirPlan<D: Disk> {
 impl<D: Disk> DirPlan<D> {
     pub fn origin(&self, entry: &Entry<'_>) -> &Arc<Dir<D>> {
         &self.origins[usize::from(entry.origin)].dir
+    }
+
+    /// The size of the target's file, where the entry may go as a delta of it.
+    pub fn basis_bytes(&self, index: usize) -> Option<u64> {
+        let index = u32::try_from(index).ok()?;
+        let at = self.bases.binary_search_by_key(&index, |(at, _)| *at);
+        Some(self.bases[at.ok()?].1)
+    }
+
+    /// Whether it has frames of its own, and no place in a PACK.
+    pub fn goes_by_chunks(&self, index: usize, entry: &Entry<'_>) -> bool {
+        entry.meta.kind == Kind::File
+            && (entry.size > PACK_FILE_BYTES_MAX as u64 || self.basis_bytes(index).is_some())
     }
 
     /// The name of the entry in the source.
@@ -167,11 +182,6 @@ pub fn entry_bytes(entry: &Entry<'_>, verdict: Verdict) -> usize {
     }
 }
 
-/// Whether an entry goes as DATA, outside the PACKs.
-pub fn is_large(entry: &Entry<'_>) -> bool {
-    entry.meta.kind == Kind::File && entry.size > PACK_FILE_BYTES_MAX as u64
-}
-
 struct Filling<'a, D: Disk> {
     disk: &'a D,
     cache: &'a FdCache<D>,
@@ -199,7 +209,7 @@ impl<D: Disk> Filling<'_, D> {
         let entry = plan.listing.get(index);
         let outcome = match plan.verdicts[index] {
             Verdict::Skip | Verdict::Leave => Ok(()),
-            Verdict::Send if is_large(&entry) => Ok(()),
+            Verdict::Send if plan.goes_by_chunks(index, &entry) => Ok(()),
             Verdict::FixMeta => {
                 PackOp::Meta {
                     dir: plan.id,
@@ -362,10 +372,14 @@ impl<D: Disk> Filling<'_, D> {
 /// Attempts to read a file that keeps changing.
 pub const READS_PER_FILE_MAX: u32 = 3;
 
-/// Whether what was read between two looks at a file is one version of it. A file that only grew
+/// Whether what one call has read between two looks at a file is one version of it. Of a file that grew it
 /// is: its first bytes as of the opening, with the time of the opening, so that the next push
 /// sees the difference.
-pub fn is_consistent(before: &Stat, after: &Stat) -> bool {
-    after.size > before.size
-        || (after.mtime == before.mtime && after.ctime == before.ctime && after.size == before.size)
+fn is_consistent(before: &Stat, after: &Stat) -> bool {
+    after.size > before.size || is_unchanged(before, after)
+}
+
+/// Whether nobody wrote to a file between two looks at it.
+pub fn is_unchanged(before: &Stat, after: &Stat) -> bool {
+    (after.mtime, after.ctime, after.size) == (before.mtime, before.ctime, before.size)
 }

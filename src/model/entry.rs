@@ -68,6 +68,8 @@ pub struct Stat {
     pub gid: u32,
     /// Bytes of a file or of a symlink's target; the device number (`rdev`) of a device.
     pub size: u64,
+    /// It takes less space than that: it may have holes.
+    pub is_sparse: bool,
     pub mtime: Mtime,
     pub ctime: Mtime,
     pub dev: u64,

@@ -263,6 +263,7 @@ mod tests {
             uid,
             gid: 9,
             size,
+            is_sparse: false,
             mtime,
             ctime: mtime,
             dev: 1,

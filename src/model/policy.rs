@@ -22,6 +22,18 @@ impl Durability {
     }
 }
 
+/// What makes a file of the target count as the source's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sameness {
+    /// The same size and time.
+    #[default]
+    SizeAndTime,
+    /// The same size; a time that differs is mended.
+    Size,
+    /// Nothing: every file is sent again.
+    Never,
+}
+
 /// The wishes of one push.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
@@ -38,4 +50,9 @@ pub struct Policy {
     pub durability: Durability,
     /// Owners keep their numbers, whatever their names.
     pub numeric_ids: bool,
+    /// What changed is sent whole, and not as a delta of what the target has.
+    pub whole_files: bool,
+    pub sameness: Sameness,
+    /// Bytes of a delta's blocks, a power of two; `None`: by the size of the file.
+    pub block_bytes: Option<u32>,
 }

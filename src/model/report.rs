@@ -77,6 +77,8 @@ pub enum Tell {
     Deleted { kind: Kind, path: Vec<u8> },
     /// A directory of the source is DEST itself: it is not sent into itself.
     IsTarget { path: Vec<u8> },
+    /// The target's file was changed while its new version came as a delta: it is sent again, whole.
+    Resent { path: Vec<u8> },
     /// An entry failed; the push goes on.
     Trouble(Trouble),
 }
@@ -158,6 +160,10 @@ pub struct Totals {
     pub literal_bytes: u64,
     /// Content that the target had already, in files that were sent as deltas.
     pub matched_bytes: u64,
+    /// Sums of the target's blocks that came for it.
+    pub signature_bytes: u64,
+    /// Files that were sent again, whole, since the target's was changed meanwhile.
+    pub files_resent: u64,
     pub wire_sent_bytes: u64,
     pub wire_received_bytes: u64,
     /// Entries that failed, on either side.

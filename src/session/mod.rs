@@ -4,11 +4,13 @@
 //!
 //! `source` and `target` are the two roles; `port` turns a byte stream into frames and back.
 
+mod door;
 pub mod error;
 mod owners;
 pub mod port;
 pub mod source;
 pub mod target;
+mod weaving;
 
 use std::time::Duration;
 

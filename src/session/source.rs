@@ -9,7 +9,7 @@ use crate::job::dir::FdCache;
 use crate::job::large::{CheckLarge, OpenLarge, Opened};
 use crate::job::list::{ListSource, Origin, SourceDir};
 use crate::job::owners::Met;
-use crate::job::read_pack::{DirPlan, PackJob, Verdict, entry_bytes, is_large};
+use crate::job::read_pack::{DirPlan, PackJob, Verdict, entry_bytes};
 use crate::limits::{
     DIR_FDS_OPEN_MAX, FRAME_HEAD_BYTES, OWNERS_DECLARED_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
@@ -22,19 +22,22 @@ use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Change, Exit, Side, Tell, Totals, Trouble, What, Why};
 use crate::model::time::Moment;
 use crate::ops::{BlockPool, Buf, Disk, Errno};
+use crate::stage::delta::{DeltaRules, Deltas};
 use crate::stage::generator::{Deletes, Merge, Rules, dir_differs};
 use crate::stage::packer::{Building, Packer};
 use crate::stage::scan::{Known, LookAhead, Node, Progress, Scan};
 use crate::stage::sender::{After, Chunk, Large, Sender};
 use crate::wire::cursor::{Reader, Writer};
-use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
+use crate::wire::data::{Codec, DATA_HEAD_BYTES, DataHead, End, is_zero};
 use crate::wire::head::chunk_digest;
 use crate::wire::hello::{Hello, Refused, Welcome};
 use crate::wire::list::{ListingReader, REQUEST_BYTES_MAX, Request, Section, Status};
 use crate::wire::owners::Mapped;
 use crate::wire::pack::PackOp;
-use crate::wire::report::{Done, Notice, Report, Stop};
+use crate::wire::report::{Done, Notice, Report};
 use crate::wire::{FrameKind, Head, WireError, seal};
+
+mod deltas;
 
 /// What is pushed.
 pub struct Sources<D: Disk> {
@@ -134,7 +137,7 @@ impl<D: Disk> Source<D> {
             sources: Some(sources),
             cache,
             packer: Packer::default(),
-            sender: Sender::default(),
+            sender: Sender::new(None),
             root_job: None,
             requests: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -156,6 +159,11 @@ impl<D: Disk> Source<D> {
     /// Bounds the scan's look-ahead by other figures than the usual ones.
     pub fn look_ahead(&mut self, look_ahead: LookAhead) {
         self.scan.look_ahead(look_ahead);
+    }
+
+    /// What changed goes as a delta, where these allow it.
+    pub fn send_deltas(&mut self, rules: DeltaRules) {
+        self.sender.deltas = Some(Deltas::new(&self.hello.sum_key, rules));
     }
 
     pub fn is_over(&self) -> bool {
@@ -410,7 +418,7 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_pack(blocks) {
             return Some(action);
         }
-        if let Some(action) = self.poll_end(blocks) {
+        if let Some(action) = self.poll_end(blocks).or_else(|| self.poll_delta(blocks)) {
             return Some(action);
         }
         if self.sender.has_chunk()
@@ -549,12 +557,14 @@ impl<D: Disk> Source<D> {
             FrameKind::Listing if self.welcome.is_some() => self.listing(payload),
             FrameKind::Notice if self.welcome.is_some() => self.notices(payload),
             FrameKind::Stop if self.welcome.is_some() => self.stops(payload),
+            FrameKind::Signature if self.welcome.is_some() => self.signature(payload),
             FrameKind::Report if self.welcome.is_some() => self.reported(payload),
             FrameKind::Welcome
             | FrameKind::Mapped
             | FrameKind::Listing
             | FrameKind::Notice
             | FrameKind::Stop
+            | FrameKind::Signature
             | FrameKind::Report => out_of_order(),
             FrameKind::Hello
             | FrameKind::List
@@ -562,6 +572,8 @@ impl<D: Disk> Source<D> {
             | FrameKind::Data
             | FrameKind::End
             | FrameKind::Owners
+            | FrameKind::Sign
+            | FrameKind::Tokens
             | FrameKind::Done => out_of_order(),
         }
     }
@@ -627,6 +639,8 @@ impl<D: Disk> Source<D> {
             rights,
             owners,
             delete: self.hello.policy.delete,
+            sameness: self.hello.policy.sameness,
+            delta_bytes_min: self.sender.deltas.as_ref().map(Deltas::bytes_min),
         }
     }
 
@@ -692,7 +706,12 @@ impl<D: Disk> Source<D> {
             });
             self.totals.specials_skipped += merged.specials_skipped;
             let items = with_names(&listing, items);
-            self.plan(dir, listing, merged.verdicts, merged.deletes);
+            self.plan(
+                dir,
+                listing,
+                merged.verdicts,
+                (merged.deletes, merged.bases),
+            );
             for (subdirs, known) in [
                 (&merged.dirs_differ, Known::Differs),
                 (&merged.dirs_absent, Known::Absent),
@@ -738,24 +757,6 @@ impl<D: Disk> Source<D> {
         Ok(())
     }
 
-    fn stops(&mut self, payload: &[u8]) -> Result<(), SessionError> {
-        let mut reader = Reader::new(payload, "STOP frame");
-        while !reader.is_at_end() {
-            match Stop::decode(&mut reader)? {
-                Stop::Dir(dir) => {
-                    if let Some(node) = self.scan.node(dir) {
-                        node.is_lost = true;
-                    }
-                }
-                Stop::File(file) => {
-                    let after = self.sender.stop(file);
-                    self.after_chunk(file, after);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn reported(&mut self, payload: &[u8]) -> Result<(), SessionError> {
         let report = Report::decode(payload)?;
         if self.state != State::Reporting && report.exit != Exit::FileIo {
@@ -788,11 +789,15 @@ impl<D: Disk> Source<D> {
             Work::Pack(job) => self.packed(job),
             Work::OpenLarge(job) => self.opened(job),
             Work::CheckLarge(job) => self.finish_large(job.file, job.is_consistent, Why::Changing),
+            Work::Match(job) => self.matched(*job),
             Work::OpenDest(_)
             | Work::ResolveOwners(_)
             | Work::ListTarget(_)
             | Work::Apply(_)
+            | Work::Sign(_)
+            | Work::Weave(_)
             | Work::EndLarge(_)
+            | Work::Release(_)
             | Work::Finish(_)
             | Work::Retire(_) => unreachable!("jobs of the target"),
         }
@@ -898,6 +903,7 @@ impl<D: Disk> Source<D> {
         let (file, plan, index) = (job.file, job.plan, job.index);
         match job.opened.expect("it ran") {
             Opened::Ready(fd, stat) => {
+                let block_bytes = self.sender.opened(file, fd, stat);
                 let entry = plan.listing.get(index);
                 let op = PackOp::Begin {
                     dir: plan.id,
@@ -905,9 +911,9 @@ impl<D: Disk> Source<D> {
                     file,
                     meta: Meta::from(&stat),
                     size: stat.size,
+                    block_bytes,
                 };
                 self.packer.queue(&op);
-                self.sender.opened(file, fd, stat);
             }
             Opened::Resting(rest, size) => self.sender.rest(file, rest, size),
             Opened::Failed(why) => {
@@ -928,15 +934,23 @@ impl<D: Disk> Source<D> {
         let start = FRAME_HEAD_BYTES + DATA_HEAD_BYTES;
         let digest = match result {
             Ok(len) if len > 0 => {
-                let digest = chunk_digest(&buf[start..start + len]);
+                let content = &buf[start..start + len];
+                let digest = chunk_digest(content);
+                let is_hole = self.sender.is_sparse(file) && is_zero(content);
+                let (codec, content_bytes) = if is_hole {
+                    (Codec::Hole, 0)
+                } else {
+                    (Codec::Plain, len)
+                };
                 DataHead {
                     file,
                     offset,
                     digest,
+                    codec,
                 }
                 .encode(&mut buf[FRAME_HEAD_BYTES..]);
                 self.totals.literal_bytes += len as u64;
-                self.send(buf, FrameKind::Data, DATA_HEAD_BYTES + len);
+                self.send(buf, FrameKind::Data, DATA_HEAD_BYTES + content_bytes);
                 Some(digest)
             }
             Ok(_) | Err(_) => {
@@ -951,9 +965,9 @@ impl<D: Disk> Source<D> {
     fn after_chunk(&mut self, file: FileId, after: After<D>) {
         match after {
             After::More => {}
-            After::Check { fd, stat } => self
+            After::Check { fd, stat, digest } => self
                 .jobs
-                .push_back(Work::CheckLarge(CheckLarge::new(file, fd, stat))),
+                .push_back(Work::CheckLarge(CheckLarge::new(file, fd, stat, digest))),
             After::Abandon => self.finish_large(file, false, Why::Changing),
         }
     }
@@ -964,7 +978,10 @@ impl<D: Disk> Source<D> {
         let dir = large.plan.id;
         self.totals.files_sent += u64::from(digest.is_some());
         if digest.is_some() || large.was_stopped() {
-            return self.large_ended(dir);
+            if self.sender.keep(file, large).is_some() {
+                self.large_ended(dir);
+            }
+            return;
         }
         if let Some(Large { plan, index, .. }) = self.sender.retry(large) {
             self.large_failed(&plan, index, Attempt::Read, why);
@@ -996,7 +1013,13 @@ impl<D: Disk> Source<D> {
 
     // ---- plans and packs ----
 
-    fn plan(&mut self, id: DirId, listing: Listing, verdicts: Vec<Verdict>, deletes: Deletes) {
+    fn plan(
+        &mut self,
+        id: DirId,
+        listing: Listing,
+        verdicts: Vec<Verdict>,
+        (deletes, bases): (Deletes, Vec<(u32, u64)>),
+    ) {
         let read_as = if id == ROOT {
             self.single_file.clone()
         } else {
@@ -1008,6 +1031,7 @@ impl<D: Disk> Source<D> {
             origins: node.origins.clone(),
             listing,
             verdicts,
+            bases,
             read_as,
         };
         node.progress = Progress::Ready {
@@ -1091,7 +1115,7 @@ impl<D: Disk> Source<D> {
         });
         self.totals.specials_skipped += merged.specials_skipped;
         let items = with_names(&listing, items);
-        self.plan(id, listing, merged.verdicts, Deletes::default());
+        self.plan(id, listing, merged.verdicts, Default::default());
         self.tell_items(id, items);
         true
     }
@@ -1179,7 +1203,7 @@ impl<D: Disk> Source<D> {
             }
             let entry = plan.listing.get(index);
             node.is_touched |= verdict == Verdict::Send;
-            if verdict == Verdict::Send && is_large(&entry) {
+            if verdict == Verdict::Send && plan.goes_by_chunks(index, &entry) {
                 larges_count += 1;
                 self.sender.queue(&plan, index);
                 *next += 1;

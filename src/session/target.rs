@@ -5,88 +5,35 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+pub use super::door::{Doorkeeper, Exports, OwnRights};
 use super::owners::Owners;
+use super::weaving::Weaving;
 use super::{Action, Env, Event, SessionError};
 use crate::job::Work;
-use crate::job::apply_pack::{ApplyPack, Pass};
-use crate::job::dest::{Finish, OpenDest, Retire, Scope};
-use crate::job::large::{EndLarge, Fate};
+use crate::job::apply_pack::{ApplyPack, Begun, Pass};
+use crate::job::basis::Basis;
+use crate::job::dest::{Finish, OpenDest, Retire};
+use crate::job::large::Release;
 use crate::job::list::{ListTarget, TargetDir};
 use crate::job::prune::Prune;
-use crate::job::tree::{Fatal, Outcomes, Tree, is_fatal};
+use crate::job::tree::{Fatal, Outcomes, Tree};
 use crate::limits::{
     ENDS_RUNNING_MAX, FRAME_HEAD_BYTES, INCOMING_FILES_MAX, LISTS_WAITING_MAX, NOTICES_WAITING_MAX,
     PACKS_MAKING_MAX, RECV_BLOCKS_PER_SESSION_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::Kind;
 use crate::model::id::{FileId, SessionId};
-use crate::model::module::ModuleTable;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Exit, Totals, Why};
 use crate::ops::disk::SharedFd;
 use crate::ops::{BlockPool, Buf, Disk, Errno};
 use crate::wire::cursor::{Reader, Writer};
-use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
-use crate::wire::head::{FileDigest, chunk_digest};
-use crate::wire::hello::{Hello, Refusal, Refused, Rights, Welcome};
+use crate::wire::data::{DATA_HEAD_BYTES, End};
+use crate::wire::head::FileDigest;
+use crate::wire::hello::{Hello, Refusal, Refused, Welcome};
 use crate::wire::list::Request;
 use crate::wire::report::{Done, NOTICE_BYTES_MAX, NOTICE_PATH_BYTES_MAX, Notice, Report, Stop};
 use crate::wire::{FrameKind, Head, WireError, seal};
-
-/// Who decides where a session may go and what it may do there.
-pub trait Doorkeeper<D: Disk>: Send + Sync {
-    /// The scope and the rights of a session that asks for `module`, or why it is refused.
-    fn admit(&self, module: &[u8]) -> Result<(Scope<D>, Rights), Refusal>;
-}
-
-/// The embedded target, and the one behind a remote shell: the user's own file system with the
-/// user's own rights.
-pub struct OwnRights {
-    pub is_root: bool,
-    /// Where a relative DEST begins, component by component.
-    pub home: Vec<Vec<u8>>,
-}
-
-impl<D: Disk> Doorkeeper<D> for OwnRights {
-    fn admit(&self, module: &[u8]) -> Result<(Scope<D>, Rights), Refusal> {
-        if !module.is_empty() {
-            return Err(Refusal::UnknownModule);
-        }
-        Ok((
-            Scope::Own {
-                home: self.home.clone(),
-            },
-            Rights {
-                owners: self.is_root,
-                setid: true,
-                nodes: self.is_root,
-            },
-        ))
-    }
-}
-
-/// The exported modules, their roots open.
-pub struct Exports<D: Disk> {
-    pub modules: ModuleTable,
-    pub roots: HashMap<Vec<u8>, SharedFd<D>>,
-    pub rights: Rights,
-}
-
-impl<D: Disk> Doorkeeper<D> for Exports<D> {
-    fn admit(&self, name: &[u8]) -> Result<(Scope<D>, Rights), Refusal> {
-        let module = self.modules.get(name).ok_or(Refusal::UnknownModule)?;
-        if module.read_only {
-            return Err(Refusal::ReadOnlyModule);
-        }
-        let root = self.roots.get(name).ok_or(Refusal::UnknownModule)?;
-        Ok((
-            Scope::Module {
-                root: Arc::clone(root),
-            },
-            self.rights,
-        ))
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -103,11 +50,21 @@ enum State {
     Over,
 }
 
+mod deltas;
+mod files;
+
 /// A large file on its way in.
 struct Incoming<D: Disk> {
     /// `None`: it could not be made, its content is dropped.
     fd: Option<SharedFd<D>>,
+    /// What its TOKENS copy from.
+    basis: Option<Basis<D>>,
+    /// The source waits to hear that it has settled.
+    is_delta: bool,
+    /// Its basis was not what its sums said: it is dropped, and comes again.
+    is_wrong: bool,
     size: u64,
+    has_holes: bool,
     received: u64,
     digest: FileDigest,
     writes_in_flight: u32,
@@ -139,6 +96,8 @@ pub struct Target<D: Disk> {
     making: VecDeque<Box<ApplyPack<D>>>,
     making_running: usize,
     owners: Owners,
+    /// What is done with the bases of files.
+    weaving: Weaving<D>,
     requests: VecDeque<TargetDir<D>>,
     is_listing: bool,
     /// A list job whose frame went out and that wants another block.
@@ -200,6 +159,7 @@ impl<D: Disk> Target<D> {
             making: VecDeque::new(),
             making_running: 0,
             owners: Owners::default(),
+            weaving: Weaving::default(),
             requests: VecDeque::new(),
             is_listing: false,
             listing: None,
@@ -498,6 +458,9 @@ impl<D: Disk> Target<D> {
             let job = ApplyPack::new(self.tree(), buf, payload_bytes);
             return Some(Action::Job(Work::Apply(Box::new(job))));
         }
+        if let Some(action) = self.poll_weaving(env.blocks) {
+            return Some(action);
+        }
         let has_notes = self.has_notes();
         if has_notes && let Some(action) = self.poll_notices(env.blocks) {
             return Some(action);
@@ -557,6 +520,7 @@ impl<D: Disk> Target<D> {
             && self.writes_running == 0
             && self.writes.is_empty()
             && self.held.is_none()
+            && self.weaving.is_idle()
             && self.owners.are_told()
     }
 
@@ -571,6 +535,7 @@ impl<D: Disk> Target<D> {
         self.packs.clear();
         self.making.clear();
         self.held = None;
+        self.recv_held -= self.weaving.drop_waiting();
         self.requests.clear();
         self.listing = None;
         self.owners.drop_waiting();
@@ -709,8 +674,10 @@ impl<D: Disk> Target<D> {
                 self.packs.push_back((buf, payload_bytes));
                 return Ok(());
             }
-            FrameKind::Data | FrameKind::End => return self.file_frame(head, buf),
-            FrameKind::List | FrameKind::Owners | FrameKind::Done => {}
+            FrameKind::Data | FrameKind::Tokens | FrameKind::End => {
+                return self.file_frame(head, buf);
+            }
+            FrameKind::List | FrameKind::Sign | FrameKind::Owners | FrameKind::Done => {}
             FrameKind::Hello
             | FrameKind::Welcome
             | FrameKind::Listing
@@ -718,6 +685,7 @@ impl<D: Disk> Target<D> {
             | FrameKind::Stop
             | FrameKind::Report
             | FrameKind::Refused
+            | FrameKind::Signature
             | FrameKind::Mapped
             | FrameKind::Ignorable => return Err(out_of_order.into()),
         }
@@ -725,6 +693,9 @@ impl<D: Disk> Target<D> {
         let payload = &buf[FRAME_HEAD_BYTES..][..payload_bytes];
         if head.kind == FrameKind::List {
             return self.listed(payload);
+        }
+        if head.kind == FrameKind::Sign {
+            return Ok(self.weaving.asked(payload)?);
         }
         if head.kind == FrameKind::Owners {
             let tree = self.tree();
@@ -746,6 +717,7 @@ impl<D: Disk> Target<D> {
 
     fn greeted(&mut self, hello: Hello) -> Result<(), SessionError> {
         let admitted = self.doorkeeper.admit(&hello.module);
+        self.weaving.set_key(&hello.sum_key);
         self.hello = Some(hello.clone());
         let (scope, rights) = admitted.map_err(|refusal| {
             SessionError::Refused(Refused {
@@ -775,132 +747,6 @@ impl<D: Disk> Target<D> {
         Ok(())
     }
 
-    fn file_frame(&mut self, head: Head, buf: Buf) -> Result<(), SessionError> {
-        let held = Held { head, buf };
-        let file = held.file();
-        if !self.incoming.contains_key(&file) {
-            if self.is_applying || !self.packs.is_empty() {
-                self.held = Some(held); // Its BEGIN is in a PACK that is not applied yet.
-                return Ok(());
-            }
-            self.recv_held -= 1;
-            return Err(WireError::UnknownFile(file.0).into());
-        }
-        let Held { head, buf } = held;
-        if head.kind == FrameKind::End {
-            self.recv_held -= 1;
-            let end = End::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
-            let incoming = self.incoming.get_mut(&end.file).expect("looked up above");
-            if incoming.end.replace(end).is_some() {
-                return Err(WireError::UnknownFile(end.file.0).into());
-            }
-            self.end_if_ready(end.file);
-            return Ok(());
-        }
-        let taken = self.data(&head, &buf);
-        match taken {
-            Ok(Some((fd, len, offset))) => {
-                self.writes.push_back((file, fd, buf, len, offset));
-                Ok(())
-            }
-            Ok(None) => {
-                self.recv_held -= 1;
-                Ok(())
-            }
-            Err(error) => {
-                self.recv_held -= 1;
-                Err(error)
-            }
-        }
-    }
-
-    /// Checks a chunk and enters it; where it is written, or `None` when it is dropped.
-    fn data(
-        &mut self,
-        head: &Head,
-        buf: &Buf,
-    ) -> Result<Option<(SharedFd<D>, usize, u64)>, SessionError> {
-        let (
-            DataHead {
-                file,
-                offset,
-                digest,
-            },
-            content,
-        ) = DataHead::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
-        let incoming = self
-            .incoming
-            .get_mut(&file)
-            .expect("looked up by the caller");
-        let len = content.len() as u64;
-        let fits = incoming.end.is_none()
-            && offset
-                .checked_add(len)
-                .is_some_and(|end| end <= incoming.size);
-        if !fits {
-            return Err(WireError::BeyondSize(file.0).into());
-        }
-        if chunk_digest(content) != digest {
-            return Err(WireError::BodyDamaged {
-                kind: FrameKind::Data as u8,
-            }
-            .into());
-        }
-        incoming.received = incoming.received.saturating_add(len);
-        incoming.digest.add(offset, digest);
-        self.totals.literal_bytes += len;
-        let Some(fd) = incoming.fd.as_ref().filter(|_| incoming.failed.is_none()) else {
-            return Ok(None);
-        };
-        incoming.writes_in_flight += 1;
-        Ok(Some((Arc::clone(fd), content.len(), offset)))
-    }
-
-    fn written(&mut self, file: FileId, result: Result<(), Errno>) {
-        let Some(incoming) = self.incoming.get_mut(&file) else {
-            return;
-        };
-        incoming.writes_in_flight -= 1;
-        if let Err(errno) = result
-            && incoming.failed.is_none()
-        {
-            incoming.failed = Some(errno);
-            self.stops.push_back(Stop::File(file));
-            if is_fatal(errno) && self.fatal.is_none() {
-                self.fatal = Some(Fatal {
-                    path: Vec::new(),
-                    attempt: Attempt::Write,
-                    errno,
-                });
-            }
-        }
-        self.end_if_ready(file);
-    }
-
-    /// Ends a large file once its END came and its last write is back.
-    fn end_if_ready(&mut self, file: FileId) {
-        let Some(incoming) = self.incoming.get(&file) else {
-            return;
-        };
-        let Some(end) = incoming.end.filter(|_| incoming.writes_in_flight == 0) else {
-            return;
-        };
-        let incoming = self.incoming.remove(&file).expect("looked up above");
-        if incoming.fd.is_none() {
-            return;
-        }
-        let is_whole = incoming.received == incoming.size;
-        let fate = match (incoming.failed, end.digest) {
-            (Some(errno), _) => Fate::Fail(Attempt::Write, Why::Errno(errno)),
-            (None, None) => Fate::Drop,
-            (None, Some(digest)) if is_whole && digest == incoming.digest => Fate::Keep,
-            (None, Some(_)) => Fate::Fail(Attempt::Write, Why::Digest),
-        };
-        self.ends_running += 1;
-        self.jobs
-            .push_back(Work::EndLarge(EndLarge::new(self.tree(), file, fate)));
-    }
-
     // ---- jobs that came back ----
 
     fn job_done(&mut self, work: Work<D>, is_good: bool) -> Result<(), SessionError> {
@@ -909,18 +755,25 @@ impl<D: Disk> Target<D> {
             Work::ResolveOwners(job) => self.owners.resolved(job.mapped),
             Work::ListTarget(job) => self.list_done(job),
             Work::Apply(job) => self.applied(job)?,
-            Work::EndLarge(job) => {
+            Work::Sign(job) => self.signed(*job),
+            Work::Weave(job) => self.woven(*job)?,
+            Work::EndLarge(mut job) => {
                 self.ends_running -= 1;
-                self.take_outcomes(job.outcomes)?;
+                let outcomes = std::mem::take(&mut job.outcomes);
+                self.jobs.extend(Release::of(job).map(Work::Release));
+                self.take_outcomes(outcomes)?;
             }
+            Work::Release(_) => {}
             Work::Finish(job) => self.finish_done(job)?,
             Work::Retire(_) => {
                 self.is_retiring = false;
                 self.is_retired = true;
             }
-            Work::ListSource(_) | Work::Pack(_) | Work::OpenLarge(_) | Work::CheckLarge(_) => {
-                unreachable!("jobs of the source")
-            }
+            Work::ListSource(_)
+            | Work::Pack(_)
+            | Work::OpenLarge(_)
+            | Work::Match(_)
+            | Work::CheckLarge(_) => unreachable!("jobs of the source"),
         }
         if is_good {
             Ok(())
@@ -981,11 +834,22 @@ impl<D: Disk> Target<D> {
                 }
             }
         }
-        for (file, size, fd) in begun {
+        for Begun {
+            file,
+            size,
+            fd,
+            basis,
+            is_delta,
+        } in begun
+        {
             let is_lost = fd.is_none();
             let incoming = Incoming {
                 fd,
+                basis,
+                is_delta,
+                is_wrong: false,
                 size,
+                has_holes: false,
                 received: 0,
                 digest: FileDigest::default(),
                 writes_in_flight: 0,

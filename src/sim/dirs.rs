@@ -39,6 +39,8 @@ fn session(dirs: &[(&str, u16)]) -> (SimDisk, Arc<Tree<SimDisk>>) {
         allow_empty_source: false,
         durability: Durability::None,
         numeric_ids: true,
+        whole_files: true,
+        ..Policy::default()
     };
     let fs = disk.fs_kind(&root.fd(&disk, &FdCache::new(1)).unwrap());
     let tree = Tree::new(

@@ -9,11 +9,12 @@ use super::prng::Prng;
 use super::ring::RingWeather;
 use super::tree::{Content, Entry, Shape, Tree};
 use crate::client::plan::Source;
-use crate::limits::{CHUNK_BYTES, LIST_BATCH_DIRS_MAX, PACK_FILE_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES, DELTA_FILE_BYTES_MIN, LIST_BATCH_DIRS_MAX, PACK_FILE_BYTES_MAX};
 use crate::model::entry::Kind;
 use crate::model::owner::{Owner, OwnerKind, OwnerMap};
 use crate::model::policy::{Durability, Policy};
 use crate::ops::disk::Identity;
+use crate::stage::delta::DeltaRules;
 use crate::stage::scan::LookAhead;
 use crate::wire::hello::Rights;
 
@@ -54,6 +55,8 @@ pub struct Scenario {
     pub dest_is_dir: bool,
     pub weathers: Vec<Weather>,
     pub look_ahead: LookAhead,
+    /// `None`: files go whole.
+    pub deltas: Option<DeltaRules>,
     /// The wishes of the pushes in the calm.
     pub policy: Policy,
 }
@@ -101,9 +104,9 @@ impl Scenario {
                 net.capacity_bytes
             },
         );
-        let (sources, source_tree) = draw_sources(&mut prng, &shape);
+        let (sources, mut source_tree) = draw_sources(&mut prng, &shape);
         let is_single = sources[0].path.ends_with(SINGLE_FILE);
-        let target_tree = draw_target(&mut prng, &shape, &sources, &source_tree, is_single);
+        let mut target_tree = draw_target(&mut prng, &shape, &sources, &source_tree, is_single);
         let mut weathers: Vec<_> = (0..prng.below(WEATHERS_MAX + 1))
             .map(|_| Weather::draw(&mut prng, is_pair))
             .collect();
@@ -154,7 +157,19 @@ impl Scenario {
         for weather in &mut weathers {
             weather.policy.numeric_ids = named.chance(250);
         }
+        // Drawn apart, too.
+        let mut varied = Prng::new(seed ^ 0x6465_6c74);
+        let deltas = varied.chance(700).then(|| {
+            draw_deltas(
+                &mut varied,
+                &shape,
+                &sources,
+                &mut source_tree,
+                &mut target_tree,
+            )
+        });
         Self {
+            deltas,
             seed,
             is_pair,
             stays: module.is_some(),
@@ -277,6 +292,84 @@ fn draw_look_ahead(prng: &mut Prng) -> LookAhead {
     }
 }
 
+/// When files go as deltas, and some large ones that the target has in another version.
+fn draw_deltas(
+    prng: &mut Prng,
+    shape: &Shape,
+    sources: &[Source],
+    source_tree: &mut Tree,
+    target_tree: &mut Option<Tree>,
+) -> DeltaRules {
+    let rules = DeltaRules {
+        bytes_min: *prng.pick(&[1, 4096, DELTA_FILE_BYTES_MIN]),
+        window_blocks: usize::try_from(prng.skewed(300)).expect("small"),
+        open_max: 1 + prng.index(12),
+        block_bytes: prng.chance(200).then(|| 4096 << prng.below(6)),
+    };
+    for name in [&b"delta0"[..], b"delta1", b"delta2"] {
+        let bytes = PACK_FILE_BYTES_MAX + prng.index(2 * CHUNK_BYTES);
+        if !prng.chance(500) || bytes as u64 > shape.file_bytes_max {
+            continue;
+        }
+        let mut content = vec![0; bytes];
+        prng.fill(&mut content);
+        if prng.chance(200) {
+            content.iter_mut().for_each(|byte| *byte %= 2);
+        }
+        if prng.chance(300) {
+            // Whole chunks of zeros, as of a hole.
+            let from = prng.index(bytes) / 2;
+            content[from..].fill(0);
+        }
+        let dir = sources[0].path.strip_prefix(SOURCE_ROOT).unwrap_or(b"");
+        let dir = dir.strip_prefix(b"/").unwrap_or(dir);
+        let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+        let is_dir = |tree: &Tree, path: &[u8]| {
+            let entry = tree.entries.get(path);
+            entry.is_some_and(|entry| entry.meta.kind == Kind::Dir)
+        };
+        if !is_dir(source_tree, dir) {
+            continue;
+        }
+        let mut entry = Entry::file(0o644, &content);
+        source_tree
+            .entries
+            .insert(super::host::joined(dir, name), entry.clone());
+        vary(prng, &mut content);
+        entry.content = Content::Bytes(std::sync::Arc::new(content));
+        entry.meta.mtime.sec -= 1 + i64::try_from(prng.below(1000)).expect("small");
+        let wanted = super::oracle::Wanted::of(sources, source_tree, None).tree;
+        let path = wanted.entries.keys().find(|path| path.ends_with(name));
+        if let (Some(tree), Some(path)) = (target_tree.as_mut(), path) {
+            let above = path.strip_suffix(name).unwrap_or(b"");
+            let above = above.strip_suffix(b"/").unwrap_or(above);
+            if is_dir(tree, above) {
+                tree.entries.insert(path.clone(), entry);
+            }
+        }
+    }
+    rules
+}
+
+/// Replaces, inserts, deletes and moves.
+fn vary(prng: &mut Prng, content: &mut Vec<u8>) {
+    for _ in 0..prng.below(6) {
+        let from = prng.index(content.len() + 1);
+        let skewed = usize::try_from(prng.skewed(20_000)).expect("small");
+        let to = content.len().min(from + skewed);
+        match prng.below(4) {
+            0 => prng.fill(&mut content[from..to]),
+            1 => {
+                let mut noise = vec![0; to - from];
+                prng.fill(&mut noise);
+                content.splice(from..from, noise);
+            }
+            2 => drop(content.drain(from..to)),
+            _ => content.rotate_left(from),
+        }
+    }
+}
+
 fn draw_policy(prng: &mut Prng) -> Policy {
     Policy {
         dry_run: prng.chance(60),
@@ -291,6 +384,8 @@ fn draw_policy(prng: &mut Prng) -> Policy {
             Durability::File,
         ]),
         numeric_ids: true,
+        whole_files: true, // The world says otherwise.
+        ..Policy::default()
     }
 }
 
@@ -490,7 +585,7 @@ impl fmt::Display for Scenario {
         for weather in &self.weathers {
             writeln!(f, "  weather {weather:?}")?;
         }
-        writeln!(f, "  {:?}", self.look_ahead)?;
+        writeln!(f, "  {:?}, {:?}", self.look_ahead, self.deltas)?;
         write!(f, "  calm {:?}", self.policy)
     }
 }

@@ -175,9 +175,12 @@ fn hello(seconds: u32, durability: Durability) -> Vec<u8> {
             allow_empty_source: false,
             durability,
             numeric_ids: true,
+            whole_files: false,
+            ..Policy::default()
         },
         patience,
         boot_id: [0; 16],
+        sum_key: [0; 32],
         module: Vec::new(),
         dest: vec![b"t".to_vec()],
         dest_is_dir: true,

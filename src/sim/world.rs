@@ -68,6 +68,8 @@ pub struct Summary {
     pub crashes: u64,
     pub files_sent: u64,
     pub disk_calls: u64,
+    /// Content that did not travel.
+    pub matched_bytes: u64,
 }
 
 pub struct World {
@@ -509,6 +511,7 @@ impl World {
             policy,
             patience: NonZeroU32::new(60),
             boot_id: disk.boot_id(),
+            sum_key: std::array::from_fn(|_| self.prng.next_u64().to_le_bytes()[0]),
             module,
             dest: components.map(<[u8]>::to_vec).collect(),
             dest_is_relative: false,
@@ -517,6 +520,9 @@ impl World {
         };
         let mut source = Source::new(hello, policy.allow_empty_source, true, sources);
         source.look_ahead(self.scenario.look_ahead);
+        if let Some(rules) = self.scenario.deltas {
+            source.send_deltas(rules);
+        }
         let source = Session::Source(Box::new(source));
         let target = Session::Target(Box::new(Target::new(doorkeeper, self.scenario.stays)));
         let mut pools = Vec::new();
@@ -530,6 +536,7 @@ impl World {
             &mut end,
         )?;
         self.summary.files_sent += end.totals.files_sent;
+        self.summary.matched_bytes += end.totals.matched_bytes;
         self.summary.disk_calls += self.disks[TARGET].calls_count() - calls_at_start;
         self.check_returned(pools, &end)?;
         Ok(end)

@@ -6,6 +6,7 @@ use crate::job::read_pack::Verdict;
 use crate::model::entry::{Kind, Meta};
 use crate::model::listing::{Entry, Listing};
 use crate::model::owner::OwnerMap;
+use crate::model::policy::Sameness;
 use crate::model::report::{Change, What};
 use crate::wire::WireError;
 use crate::wire::hello::Rights;
@@ -21,6 +22,8 @@ pub struct Merge {
     dirs_differ: Vec<u32>,
     /// Subdirectories whose names the target does not have, by index.
     dirs_absent: Vec<u32>,
+    /// Files that may go as deltas, by index, and the sizes of the target's.
+    bases: Vec<(u32, u64)>,
     /// Fifos, sockets and devices that the session may not make.
     pub specials_skipped: u64,
 }
@@ -31,6 +34,7 @@ pub struct Merged {
     pub deletes: Deletes,
     pub dirs_differ: Vec<u32>,
     pub dirs_absent: Vec<u32>,
+    pub bases: Vec<(u32, u64)>,
     pub specials_skipped: u64,
 }
 
@@ -75,6 +79,9 @@ pub struct Rules<'a> {
     pub owners: &'a OwnerMap,
     /// What only the target has goes.
     pub delete: bool,
+    pub sameness: Sameness,
+    /// Bytes of both versions from which a file may go as a delta; `None`: all go whole.
+    pub delta_bytes_min: Option<u64>,
 }
 
 impl Merge {
@@ -86,6 +93,7 @@ impl Merge {
             deletes: Deletes::default(),
             dirs_differ: Vec::new(),
             dirs_absent: Vec::new(),
+            bases: Vec::new(),
             specials_skipped: 0,
         }
     }
@@ -138,6 +146,7 @@ impl Merge {
             deletes,
             dirs_differ,
             dirs_absent,
+            bases,
             specials_skipped,
             ..
         } = self;
@@ -146,6 +155,7 @@ impl Merge {
             deletes,
             dirs_differ,
             dirs_absent,
+            bases,
             specials_skipped,
         }
     }
@@ -215,6 +225,13 @@ impl Merge {
             return Verdict::Leave;
         }
         if differs.content {
+            let smaller = source.size.min(target.size);
+            let may_be_delta = kind == Kind::File
+                && !target.is_suspect
+                && rules.delta_bytes_min.is_some_and(|min| smaller >= min);
+            if may_be_delta {
+                self.bases.push((place(index), target.size));
+            }
             each(index, differs.change(kind, What::Update));
             return Verdict::Send;
         }
@@ -266,9 +283,15 @@ fn compare(source: &Entry<'_>, target: &Entry<'_>, rules: Rules<'_>) -> Differs 
     let kind = source.meta.kind;
     let meta = meta_differs(&source.meta, &target.meta, rules);
     let size = source.size != target.size && kind != Kind::Dir;
+    let is_stale = match rules.sameness {
+        Sameness::SizeAndTime => meta.mtime,
+        Sameness::Size => false,
+        Sameness::Never => true,
+    };
     let content = match kind {
-        Kind::File => size || meta.mtime || target.is_suspect,
-        Kind::Symlink => size || meta.mtime,
+        Kind::File => size || target.is_suspect || is_stale,
+        // A length alone says nothing of a link.
+        Kind::Symlink => size || meta.mtime || rules.sameness == Sameness::Never,
         Kind::CharDevice | Kind::BlockDevice => size,
         Kind::Dir | Kind::Fifo | Kind::Socket => false,
     };
@@ -344,6 +367,8 @@ mod tests {
             },
             owners: &OwnerMap::default(),
             delete,
+            sameness: Sameness::SizeAndTime,
+            delta_bytes_min: Some(2),
         };
         let mut listing = Listing::default();
         source.iter().for_each(|entry| listing.push_entry(*entry));
@@ -400,6 +425,8 @@ mod tests {
                 rights: Rights::default(),
                 owners: &owners,
                 delete: false,
+                sameness: Sameness::SizeAndTime,
+                delta_bytes_min: None,
             };
             let mut merge = Merge::new(&source);
             for entry in target.iter() {
@@ -449,6 +476,8 @@ mod tests {
             rights: Rights::default(),
             owners: &OwnerMap::default(),
             delete: false,
+            sameness: Sameness::SizeAndTime,
+            delta_bytes_min: None,
         };
         let mut merge = Merge::new(&listing);
         let mut ignore = |_: usize, _: Change| {};

@@ -4,17 +4,23 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::delta::{Answered, Deltas};
 use crate::job::dir::FdCache;
 use crate::job::large::OpenLarge;
+use crate::job::matching::MatchChunk;
 use crate::job::owners::Met;
 use crate::job::read_pack::{DirPlan, READS_PER_FILE_MAX};
-use crate::limits::{CHUNK_BYTES, LARGE_FILES_OPEN_MAX};
+use crate::limits::{
+    CHUNK_BYTES, DELTA_ENDS_WAITING_MAX, DELTA_SUMS_BYTES_MAX, LARGE_FILES_OPEN_MAX,
+};
 use crate::model::entry::Stat;
 use crate::model::id::FileId;
 use crate::model::time::Moment;
-use crate::ops::Disk;
 use crate::ops::disk::SharedFd;
+use crate::ops::{Buf, Disk};
+use crate::wire::WireError;
 use crate::wire::head::FileDigest;
+use crate::wire::sign::{Section, chunk_bytes_at};
 
 /// Chunks of one file that are being read at the same time: enough to hide a disk's latency,
 /// few enough that eight files share the blocks of a session.
@@ -26,6 +32,10 @@ pub struct Large<D: Disk> {
     pub index: usize,
     /// Attempts before this one.
     tries: u32,
+    /// Bytes of the target's file that it goes as a delta of.
+    basis_bytes: Option<u64>,
+    /// The target wants it again, whole.
+    is_wrong: bool,
     state: State<D>,
 }
 
@@ -36,6 +46,8 @@ struct Waiting<D: Disk> {
     tries: u32,
     /// Its size when it was left alone for a rest.
     seen_bytes: Option<u64>,
+    /// It has no basis that could be trusted.
+    is_whole: bool,
 }
 
 enum State<D: Disk> {
@@ -68,7 +80,11 @@ pub enum After<D: Disk> {
     /// Others are under way or to be read.
     More,
     /// All of it was read: look at it once more.
-    Check { fd: SharedFd<D>, stat: Stat },
+    Check {
+        fd: SharedFd<D>,
+        stat: Stat,
+        digest: FileDigest,
+    },
     /// It shrank, failed, or the target gave it up.
     Abandon,
 }
@@ -80,6 +96,7 @@ impl<D: Disk> Waiting<D> {
             index,
             tries: 0,
             seen_bytes: None,
+            is_whole: false,
         }
     }
 }
@@ -95,10 +112,14 @@ pub struct Sender<D: Disk> {
     /// Files with chunks left to read, in turn.
     turns: VecDeque<FileId>,
     next_id: u32,
+    /// `None`: all go whole.
+    pub deltas: Option<Deltas<D>>,
+    /// Files with a basis that were sent, until the target says that it is content with them.
+    unsettled: HashMap<FileId, Large<D>>,
 }
 
-impl<D: Disk> Default for Sender<D> {
-    fn default() -> Self {
+impl<D: Disk> Sender<D> {
+    pub fn new(deltas: Option<Deltas<D>>) -> Self {
         Self {
             waiting: VecDeque::new(),
             resting: BTreeMap::new(),
@@ -107,11 +128,11 @@ impl<D: Disk> Default for Sender<D> {
             open: HashMap::new(),
             turns: VecDeque::new(),
             next_id: 1,
+            deltas,
+            unsettled: HashMap::new(),
         }
     }
-}
 
-impl<D: Disk> Sender<D> {
     pub fn queue(&mut self, plan: &Arc<DirPlan<D>>, index: usize) {
         self.waiting.push_back(Waiting::new(plan, index));
     }
@@ -131,6 +152,7 @@ impl<D: Disk> Sender<D> {
                 index: large.index,
                 tries: large.tries + 1,
                 seen_bytes: Some(size),
+                is_whole: large.is_wrong,
             },
         ));
     }
@@ -145,6 +167,7 @@ impl<D: Disk> Sender<D> {
             && self.resting.is_empty()
             && self.tired.is_empty()
             && self.open.is_empty()
+            && self.unsettled.is_empty()
     }
 
     /// The next file to open, while few enough are.
@@ -164,7 +187,8 @@ impl<D: Disk> Sender<D> {
         {
             self.waiting.push_back(first.remove());
         }
-        if self.open.len() >= LARGE_FILES_OPEN_MAX {
+        let is_full = self.unsettled.len() >= DELTA_ENDS_WAITING_MAX;
+        if is_full || !self.has_room_for_next() || !self.has_room_for_sums() {
             return None;
         }
         let Waiting {
@@ -172,7 +196,9 @@ impl<D: Disk> Sender<D> {
             index,
             tries,
             seen_bytes,
+            is_whole,
         } = self.waiting.pop_front()?;
+        let basis_bytes = plan.basis_bytes(index).filter(|_| !is_whole);
         let file = FileId(self.next_id);
         self.next_id += 1;
         self.open.insert(
@@ -181,6 +207,8 @@ impl<D: Disk> Sender<D> {
                 plan: Arc::clone(&plan),
                 index,
                 tries,
+                basis_bytes,
+                is_wrong: is_whole,
                 state: State::Opening,
             },
         );
@@ -196,9 +224,46 @@ impl<D: Disk> Sender<D> {
         })
     }
 
-    pub fn opened(&mut self, file: FileId, fd: SharedFd<D>, stat: Stat) {
+    /// Whether the next file may be open beside those that are.
+    fn has_room_for_next(&self) -> bool {
+        let next_is_delta = self
+            .waiting
+            .front()
+            .is_some_and(|next| !next.is_whole && next.plan.basis_bytes(next.index).is_some());
+        let is_whole = |large: &&Large<D>| large.basis_bytes.is_none();
+        match &self.deltas {
+            Some(deltas) if self.open.len() >= deltas.open_max() => false,
+            Some(_) if next_is_delta => true,
+            Some(_) => self.open.values().filter(is_whole).count() < LARGE_FILES_OPEN_MAX,
+            None => self.open.len() < LARGE_FILES_OPEN_MAX,
+        }
+    }
+
+    /// Whether the next file's sums fit beside those of the files that are open, or are the only ones.
+    fn has_room_for_sums(&self) -> bool {
+        let (Some(deltas), Some(next)) = (&self.deltas, self.waiting.front()) else {
+            return true;
+        };
+        let next_bytes = next.plan.basis_bytes(next.index).filter(|_| !next.is_whole);
+        let Some(next_bytes) = next_bytes else {
+            return true;
+        };
+        let open = self.open.values().filter_map(|large| large.basis_bytes);
+        let held: usize = open.map(|bytes| deltas.sums_bytes(bytes)).sum();
+        held == 0 || held + deltas.sums_bytes(next_bytes) <= DELTA_SUMS_BYTES_MAX
+    }
+
+    /// The size of the blocks of its basis; 0: it has none.
+    pub fn opened(&mut self, file: FileId, fd: SharedFd<D>, stat: Stat) -> u32 {
         let large = self.open.get_mut(&file).expect("open_next gave the id");
         large.state = State::Begun { fd, stat };
+        let deltas = self.deltas.as_ref();
+        let deltas = deltas.filter(|deltas| stat.size >= deltas.bytes_min().max(1));
+        large.basis_bytes = large.basis_bytes.filter(|_| deltas.is_some());
+        large
+            .basis_bytes
+            .zip(deltas)
+            .map_or(0, |(bytes, deltas)| deltas.layout(bytes).block().bytes())
     }
 
     /// BEGIN is on its way: DATA may follow. An empty file is to be checked at once.
@@ -214,7 +279,8 @@ impl<D: Disk> Sender<D> {
             large.state = State::Checking {
                 digest: FileDigest::default(),
             };
-            return After::Check { fd, stat };
+            let digest = FileDigest::default();
+            return After::Check { fd, stat, digest };
         }
         large.state = State::Reading {
             fd,
@@ -224,7 +290,13 @@ impl<D: Disk> Sender<D> {
             digest: FileDigest::default(),
             has_failed: false,
         };
-        self.turns.push_back(file);
+        match (large.basis_bytes, &mut self.deltas) {
+            (Some(basis_bytes), Some(deltas)) => {
+                let fd = large.state.fd().expect("it is read now");
+                deltas.begun(file, fd, stat, basis_bytes);
+            }
+            _ => self.turns.push_back(file),
+        }
         After::More
     }
 
@@ -272,6 +344,48 @@ impl<D: Disk> Sender<D> {
         None
     }
 
+    /// The next chunk to match.
+    pub fn next_match(&mut self, buf: Buf) -> Result<MatchChunk<D>, Buf> {
+        let Some(deltas) = &mut self.deltas else {
+            return Err(buf);
+        };
+        while let Some(file) = deltas.next_file() {
+            let Some(Large {
+                state:
+                    State::Reading {
+                        stat,
+                        next,
+                        in_flight,
+                        has_failed: false,
+                        ..
+                    },
+                ..
+            }) = self.open.get_mut(&file)
+            else {
+                continue;
+            };
+            let Some(len) = chunk_bytes_at(*next, stat.size) else {
+                continue;
+            };
+            let offset = *next;
+            *next += len as u64;
+            *in_flight += 1;
+            return Ok(deltas.job(file, offset, buf));
+        }
+        Err(buf)
+    }
+
+    /// The target has answered for the sums of a file.
+    pub fn signed(&mut self, section: &Section<'_>) -> Result<(), WireError> {
+        let deltas = self.deltas.as_mut();
+        let deltas = deltas.ok_or(WireError::UnknownSignature(section.file.0))?;
+        if let Answered::Whole(file) = deltas.answered(section)? {
+            deltas.drop_file(file);
+            self.turns.push_back(file);
+        }
+        Ok(())
+    }
+
     /// Whether some chunk could be read now.
     pub fn has_chunk(&self) -> bool {
         self.turns.iter().any(|file| {
@@ -317,7 +431,68 @@ impl<D: Disk> Sender<D> {
         }
         let (fd, stat, digest) = (Arc::clone(fd), *stat, *digest);
         large.state = State::Checking { digest };
-        After::Check { fd, stat }
+        After::Check { fd, stat, digest }
+    }
+
+    /// Whether a file that is read may have holes.
+    pub fn is_sparse(&self, file: FileId) -> bool {
+        matches!(self.open.get(&file), Some(Large { state: State::Reading { stat, .. }, .. })
+            if stat.is_sparse)
+    }
+
+    /// A file that has begun and is not done with yet.
+    pub fn begun_file(&self, file: FileId) -> Option<&Large<D>> {
+        self.open.get(&file).or_else(|| self.unsettled.get(&file))
+    }
+
+    /// The basis was not what its sums said: the file goes again, whole.
+    pub fn wanted_again(&mut self, file: FileId) -> After<D> {
+        if let Some(large) = self.unsettled.remove(&file) {
+            self.send_whole(large);
+            return After::More;
+        }
+        let Some(large) = self.open.get_mut(&file) else {
+            return After::More;
+        };
+        large.is_wrong = true;
+        let State::Reading {
+            in_flight,
+            has_failed,
+            ..
+        } = &mut large.state
+        else {
+            return After::More; // Found out when it is looked at once more.
+        };
+        *has_failed = true;
+        if *in_flight == 0 {
+            After::Abandon
+        } else {
+            After::More
+        }
+    }
+
+    fn send_whole(&mut self, large: Large<D>) {
+        self.waiting.push_back(Waiting {
+            plan: large.plan,
+            index: large.index,
+            tries: large.tries,
+            seen_bytes: None,
+            is_whole: true,
+        });
+    }
+
+    /// Keeps a file that was sent as a delta until it is settled; gives back any other.
+    pub fn keep(&mut self, file: FileId, large: Large<D>) -> Option<Large<D>> {
+        if large.basis_bytes.is_none() || large.was_stopped() {
+            return Some(large);
+        }
+        self.unsettled.insert(file, large);
+        None
+    }
+
+    /// The target needs nothing more of a file that was sent as a delta.
+    pub fn settled(&mut self, file: FileId) -> Option<Large<D>> {
+        self.unsettled.remove(&file)
     }
 
     /// The target does not want the rest of it.
@@ -352,8 +527,12 @@ impl<D: Disk> Sender<D> {
     /// Takes a file out. `is_good`: it was sent whole and did not change; then its digest.
     pub fn finish(&mut self, file: FileId, is_good: bool) -> (Large<D>, Option<FileDigest>) {
         let large = self.open.remove(&file).expect("finished once");
+        if let Some(deltas) = &mut self.deltas {
+            deltas.drop_file(file);
+        }
+        let is_wrong = large.is_wrong && large.basis_bytes.is_some();
         let digest = match &large.state {
-            State::Checking { digest } if is_good => Some(*digest),
+            State::Checking { digest } if is_good && !is_wrong => Some(*digest),
             State::Checking { .. }
             | State::Reading { .. }
             | State::Opening
@@ -364,6 +543,10 @@ impl<D: Disk> Sender<D> {
 
     /// Sends a file that changed under the reading once more; gives it back when it keeps changing.
     pub fn retry(&mut self, large: Large<D>) -> Option<Large<D>> {
+        if large.is_wrong && large.basis_bytes.is_some() {
+            self.send_whole(large);
+            return None;
+        }
         if large.tries + 1 >= READS_PER_FILE_MAX {
             return Some(large);
         }
@@ -372,8 +555,18 @@ impl<D: Disk> Sender<D> {
             index: large.index,
             tries: large.tries + 1,
             seen_bytes: None,
+            is_whole: large.is_wrong,
         });
         None
+    }
+}
+
+impl<D: Disk> State<D> {
+    fn fd(&self) -> Option<SharedFd<D>> {
+        match self {
+            Self::Begun { fd, .. } | Self::Reading { fd, .. } => Some(Arc::clone(fd)),
+            Self::Opening | Self::Checking { .. } => None,
+        }
     }
 }
 

@@ -91,6 +91,10 @@ impl<'a> Reader<'a> {
         self.array()
     }
 
+    pub fn key32(&mut self) -> Result<[u8; 32], WireError> {
+        self.array()
+    }
+
     /// One byte of length, then a name that a peer may use.
     pub fn name(&mut self) -> Result<Name<'a>, WireError> {
         let len = self.u8()?;

@@ -14,7 +14,7 @@ pub const DATA_HEAD_BYTES: usize = 4 + 4 + 8 + 16;
 /// ```text
 ///  0      4       8        16           32
 ///  | file | codec | offset | digest     | content
-///  | u32  | u32 0 | u64    | u128       | 1 to 256 KiB
+///  | u32  | u32   | u64    | u128       | 1 to 256 KiB; none of a hole
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DataHead {
@@ -23,13 +23,29 @@ pub struct DataHead {
     pub offset: u64,
     /// `head::chunk_digest` of the content.
     pub digest: u128,
+    pub codec: Codec,
+}
+
+/// How a chunk stands in its frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Codec {
+    Plain = 0,
+    /// It is all zeros, and not there: as long as its place in the file.
+    Hole = 1,
+}
+
+/// Whether nothing but zeros is there. Of other content the first bytes say so.
+pub fn is_zero(content: &[u8]) -> bool {
+    let (words, rest) = content.as_chunks::<64>();
+    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
 }
 
 impl DataHead {
     pub fn encode(&self, payload: &mut [u8]) {
         let mut writer = Writer::new(payload);
         writer.u32(self.file.0);
-        writer.u32(0);
+        writer.u32(self.codec as u32);
         writer.u64(self.offset);
         writer.u128(self.digest);
     }
@@ -37,14 +53,33 @@ impl DataHead {
     /// Reads the head of a whole payload and gives the content too.
     pub fn decode(payload: &[u8]) -> Result<(Self, &[u8]), WireError> {
         let mut reader = Reader::new(payload, "DATA frame");
-        let file = FileId(reader.u32()?);
-        let codec = reader.u32()?;
-        if codec != 0 {
+        let head = Self::decode_fields(&mut reader)?;
+        let content = &payload[reader.at()..];
+        let is_fit = match head.codec {
+            Codec::Plain => (1..=CHUNK_BYTES).contains(&content.len()),
+            Codec::Hole => content.is_empty(),
+        };
+        if !is_fit {
             return Err(WireError::Forbidden {
-                what: "codec",
-                value: u64::from(codec),
+                what: "chunk length",
+                value: content.len() as u64,
             });
         }
+        Ok((head, content))
+    }
+
+    pub(super) fn decode_fields(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let file = FileId(reader.u32()?);
+        let codec = match reader.u32()? {
+            0 => Codec::Plain,
+            1 => Codec::Hole,
+            other => {
+                return Err(WireError::Forbidden {
+                    what: "codec",
+                    value: u64::from(other),
+                });
+            }
+        };
         let offset = reader.u64()?;
         if !offset.is_multiple_of(CHUNK_BYTES as u64) {
             return Err(WireError::Forbidden {
@@ -53,21 +88,12 @@ impl DataHead {
             });
         }
         let digest = reader.u128()?;
-        let content = &payload[reader.at()..];
-        if content.is_empty() || content.len() > CHUNK_BYTES {
-            return Err(WireError::Forbidden {
-                what: "chunk length",
-                value: content.len() as u64,
-            });
-        }
-        Ok((
-            Self {
-                file,
-                offset,
-                digest,
-            },
-            content,
-        ))
+        Ok(Self {
+            file,
+            offset,
+            digest,
+            codec,
+        })
     }
 }
 

@@ -45,6 +45,10 @@ pub enum WireError {
     DeleteNotAllowed,
     #[error("bytes beyond the announced size of file {0}")]
     BeyondSize(u32),
+    #[error("tokens of file {file}: {why}")]
+    Tokens { file: u32, why: String },
+    #[error("a signature that was not asked for, of file {0}")]
+    UnknownSignature(u32),
     #[error("{what}: more than {max}")]
     TooMany { what: &'static str, max: usize },
     #[error("version {theirs} of the protocol; this is version {ours}")]

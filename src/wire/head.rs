@@ -17,6 +17,8 @@ pub enum FrameKind {
     Data = 0x04,
     End = 0x05,
     Done = 0x06,
+    Sign = 0x07,
+    Tokens = 0x08,
     Owners = 0x09,
     Ignorable = 0x70,
     Welcome = 0x81,
@@ -25,6 +27,7 @@ pub enum FrameKind {
     Stop = 0x84,
     Report = 0x85,
     Refused = 0x86,
+    Signature = 0x87,
     Mapped = 0x88,
 }
 
@@ -37,6 +40,8 @@ impl FrameKind {
             0x04 => Self::Data,
             0x05 => Self::End,
             0x06 => Self::Done,
+            0x07 => Self::Sign,
+            0x08 => Self::Tokens,
             0x09 => Self::Owners,
             0x70..=0x7f => Self::Ignorable,
             0x81 => Self::Welcome,
@@ -45,6 +50,7 @@ impl FrameKind {
             0x84 => Self::Stop,
             0x85 => Self::Report,
             0x86 => Self::Refused,
+            0x87 => Self::Signature,
             0x88 => Self::Mapped,
             other => return Err(WireError::UnknownKind(other)),
         })
@@ -58,6 +64,8 @@ impl FrameKind {
             Self::Data => "DATA",
             Self::End => "END",
             Self::Done => "DONE",
+            Self::Sign => "SIGN",
+            Self::Tokens => "TOKENS",
             Self::Owners => "OWNERS",
             Self::Ignorable => "ignorable",
             Self::Welcome => "WELCOME",
@@ -66,6 +74,7 @@ impl FrameKind {
             Self::Stop => "STOP",
             Self::Report => "REPORT",
             Self::Refused => "REFUSED",
+            Self::Signature => "SIGNATURE",
             Self::Mapped => "MAPPED",
         }
     }
@@ -177,6 +186,8 @@ fn body_check(kind: FrameKind, payload: &[u8]) -> u64 {
         | FrameKind::Pack
         | FrameKind::End
         | FrameKind::Done
+        | FrameKind::Sign
+        | FrameKind::Tokens
         | FrameKind::Owners
         | FrameKind::Ignorable
         | FrameKind::Welcome
@@ -185,6 +196,7 @@ fn body_check(kind: FrameKind, payload: &[u8]) -> u64 {
         | FrameKind::Stop
         | FrameKind::Report
         | FrameKind::Refused
+        | FrameKind::Signature
         | FrameKind::Mapped => payload,
     };
     XxHash3_64::oneshot(checked)

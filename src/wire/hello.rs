@@ -21,9 +21,9 @@ pub const MAGIC: [u8; 8] = *b"sy-push\n";
 ///  | magic    | version | session | stream index | features | flags | delete max | durability | ...
 ///  | 8 bytes  | u16     | u64     | u16 0        | u64 0    | u32   | u64        | u8         |
 ///
-///  41         45         61
-///  | patience | boot id  | module     | components | DEST
-///  | u32      | 16 bytes | text ≤ 255 | u16 ≤ 4096 | a name each
+///  41         45         61         93
+///  | patience | boot id  | sum key  | module     | components | DEST
+///  | u32      | 16 bytes | 32 bytes | text ≤ 255 | u16 ≤ 4096 | a name each
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
@@ -33,6 +33,8 @@ pub struct Hello {
     pub patience: Option<NonZeroU32>,
     /// Identifies the source's host and boot, to notice a tree pushed into itself.
     pub boot_id: [u8; 16],
+    /// Random: the key of the sums that tell which blocks two versions of a file share.
+    pub sum_key: [u8; 32],
     /// The exported name; empty: the session's own file system, where it has its user's rights.
     pub module: Vec<u8>,
     /// DEST below the module, component by component.
@@ -77,6 +79,7 @@ impl Hello {
         writer.u8(encode_durability(self.policy.durability));
         writer.u32(self.patience.map_or(0, NonZeroU32::get));
         writer.bytes(&self.boot_id);
+        writer.bytes(&self.sum_key);
         writer.text(&self.module, MODULE_NAME_BYTES_MAX);
         writer.u16(u16::try_from(self.dest.len()).expect("bounded by the client's plan"));
         for component in &self.dest {
@@ -121,6 +124,7 @@ impl Hello {
         let durability = decode_durability(reader.u8()?)?;
         let patience = NonZeroU32::new(reader.u32()?);
         let boot_id = reader.id16()?;
+        let sum_key = reader.key32()?;
         let module = reader.text(MODULE_NAME_BYTES_MAX)?.to_vec();
         if is(FLAG_DEST_IS_RELATIVE) && !module.is_empty() {
             return Err(WireError::Forbidden {
@@ -148,12 +152,15 @@ impl Hello {
             allow_empty_source: false, // The source's own affair.
             durability,
             numeric_ids: is(FLAG_NUMERIC_IDS),
+            whole_files: false, // As well.
+            ..Policy::default()
         };
         Ok(Self {
             session,
             policy,
             patience,
             boot_id,
+            sum_key,
             module,
             dest,
             dest_is_relative: is(FLAG_DEST_IS_RELATIVE),

@@ -5,7 +5,7 @@
 //! 7 [PACK](#7-pack) · 8 [Large files](#8-large-files-data-and-end) ·
 //! 9 [Backwards](#9-what-the-target-says) · 10 [States and order](#10-states-and-order) ·
 //! 11 [Flow](#11-flow) · 12 [Silence](#12-silence) · 13 [Endings](#13-endings) ·
-//! 14 [Limits](#14-limits) · 15 [Reserved for delta](#15-reserved-signatures-and-tokens)
+//! 14 [Limits](#14-limits) · 15 [Deltas](#15-deltas-sign-signature-and-tokens)
 //!
 //! # 1 Roles
 //!
@@ -24,7 +24,9 @@
 //!     | LIST dirs 1, 2, 3, ... -------------------------> |  far ahead of the PACKs
 //!     | PACK: delete, mkdir, small files, begin f, ... -> |
 //!     | <------------------------------- LISTING 1, 2, ... |
-//!     | DATA f, DATA g, PACK, DATA f, END f, ... -------> |
+//!     | SIGN g ----------------------------------------> |  g has a basis
+//!     | <------------------------------------- SIGNATURE g |
+//!     | DATA f, TOKENS g, PACK, DATA f, END f, ... -----> |
 //!     | <------------------------- NOTICE, STOP, as needed |
 //!     | DONE -------------------------------------------> |
 //!     | <------------------------------------------- REPORT |
@@ -97,7 +99,8 @@
 //! | `0x05` | END | source | [section 8](#end) |
 //! | `0x06` | DONE | source | [section 9](#done) |
 //! | `0x09` | OWNERS | source | items, [section 6](#owners-and-mapped) |
-//! | `0x07` `0x08` | SIGN, TOKENS | source | reserved, [section 15](#15-reserved-signatures-and-tokens) |
+//! | `0x07` | SIGN | source | items, [section 15](#sign) |
+//! | `0x08` | TOKENS | source | a chunk, [section 15](#tokens) |
 //! | `0x70`..`0x7f` | ignorable | both | anything |
 //! | `0x81` | WELCOME | target | [section 4](#welcome) |
 //! | `0x82` | LISTING | target | sections, [section 6](#listing) |
@@ -106,7 +109,7 @@
 //! | `0x85` | REPORT | target | [section 9](#report) |
 //! | `0x86` | REFUSED | target | [section 4](#refused) |
 //! | `0x88` | MAPPED | target | items, [section 6](#owners-and-mapped) |
-//! | `0x87` | SIGNATURE | target | reserved, [section 15](#15-reserved-signatures-and-tokens) |
+//! | `0x87` | SIGNATURE | target | sections, [section 15](#signature) |
 //!
 //! A receiver checks an **ignorable** frame's head and body like any other's and reads over it, in
 //! any state. An empty `0x70` is the sign of life of section 12. Every other kind that is not in
@@ -136,6 +139,7 @@
 //! | durability | `u8` | 0 none, 1 session, 2 file |
 //! | patience | `u32` | seconds of the target's silence that the source bears; 0: any |
 //! | boot id | `id16` | this boot of the source's host, see [WELCOME](#welcome) |
+//! | sum key | 32 bytes | random, of this session alone: the key of all sums of section 15 |
 //! | module | `text` ≤ 255 | an exported name; empty: section 5 |
 //! | components | `u16` ≤ 4096 | how many follow |
 //! | DEST | `name` each | below the module's root, outermost first |
@@ -373,7 +377,7 @@
 //! | 4 | SYMLINK | `meta`, target `text` 1 to 4095 bytes without NUL | kind: symlink |
 //! | 5 | NODE | `meta`, rdev `u64` | kind: fifo, socket or device |
 //! | 6 | META | `meta` | any kind but directory |
-//! | 7 | BEGIN | file `u32`, `meta`, size `u64` < 2^63 | kind: file |
+//! | 7 | BEGIN | file `u32`, `meta`, size `u64` < 2^63, block bytes `u32` | kind: file |
 //! | 8 | CLOSE | has meta `flag`, then `meta` if 1 | kind: directory |
 //!
 //! **DELETE** is legal only in a directory whose listing was complete. With HELLO's *delete* it
@@ -399,7 +403,9 @@
 //! that same kind.
 //!
 //! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
-//! the source, used once and counted up like a directory's. At most 256 are begun and not ended.
+//! the source, used once and counted up like a directory's. At most 256 are begun and not ended. With
+//! *block bytes* (0, or a power of two from 4096 to 262,144) other than 0 the file has a **basis**, the
+//! entry that has the name now (section 15).
 //!
 //! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
 //! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
@@ -422,10 +428,13 @@
 //! | at | field | | |
 //! |---|---|---|---|
 //! | 0 | file | `u32` | begun and not ended |
-//! | 4 | codec | `u32` | 0: plain |
+//! | 4 | codec | `u32` | 0: plain; 1: a hole, in DATA only |
 //! | 8 | offset | `u64` | a multiple of 262,144 |
 //! | 16 | digest | `u128` | the chunk's |
-//! | 32 | content | 1 to 262,144 bytes | to the end of the frame; ends within the size of BEGIN |
+//! | 32 | content | 1 to 262,144 bytes; of a hole none | to the end of the frame; ends within the size of BEGIN |
+//!
+//! A **hole** is a whole chunk of zeros, of 262,144 bytes or up to the end of the file, and its digest is theirs. The
+//! target need not write it. A source sends a chunk so where its own file is sparse.
 //!
 //! A target does not insist on whole chunks and keeps no list of them: one that is short before the
 //! end of the file, or that comes twice, makes the file fail at its END.
@@ -481,9 +490,17 @@
 //!
 //! ## STOP
 //!
-//! Items of 5 bytes: `u8` 1 and a directory, everything below which is lost; or `u8` 2 and a file,
-//! whose content is dropped. It spares the source work and obliges it to nothing: DATA that is on
-//! its way is still legal, and END (gives up) still follows. A number that is retired is ignored.
+//! Items of 5 bytes, a kind `u8` and a number `u32`:
+//!
+//! | kind | of | |
+//! |---|---|---|
+//! | 1 | a directory | everything below it is lost |
+//! | 2 | a file | its content is dropped |
+//! | 3 | a file with a basis | **again, whole**: its content is dropped, section 15 |
+//! | 4 | a file with a basis | **settled**: it has ended, section 15 |
+//!
+//! The first two spare the source work and oblige it to nothing: DATA that is on its way is still
+//! legal, and END (gives up) still follows. A number that is retired is ignored.
 //!
 //! ## DONE
 //!
@@ -518,14 +535,14 @@
 //! |---|---|---|---|
 //! | new | HELLO | | greeting |
 //! | greeting | OWNERS, LIST of ROOT | WELCOME | pushing |
-//! | pushing | OWNERS, LIST, PACK, DATA, END, DONE | MAPPED, LISTING, NOTICE, STOP, REPORT 11 | reporting, after DONE |
-//! | reporting | | MAPPED, LISTING, NOTICE, STOP, REPORT | over: it closes the stream |
+//! | pushing | OWNERS, LIST, PACK, SIGN, DATA, TOKENS, END, DONE | MAPPED, LISTING, SIGNATURE, NOTICE, STOP, REPORT 11 | reporting, after DONE |
+//! | reporting | | MAPPED, LISTING, SIGNATURE, NOTICE, STOP, REPORT | over: it closes the stream |
 //!
 //! | target | takes frames | accepts | sends | goes on to |
 //! |---|---|---|---|---|
 //! | awaiting HELLO | yes | HELLO | | opening |
 //! | opening | no | | WELCOME or REFUSED | serving |
-//! | serving | while it has room | OWNERS, LIST, PACK, DATA, END, DONE | MAPPED, LISTING, NOTICE, STOP | finishing, when DONE is in and all work is done |
+//! | serving | while it has room | OWNERS, LIST, PACK, SIGN, DATA, TOKENS, END, DONE | MAPPED, LISTING, SIGNATURE, NOTICE, STOP | finishing, when DONE is in and all work is done |
 //! | finishing | no | | | reporting, when its last job is done |
 //! | reporting | yes, and drops them | anything | REPORT or REFUSED | over: when the source closed the stream |
 //!
@@ -535,7 +552,8 @@
 //!
 //! - OWNERS are looked up before later PACKs are applied and later LISTs answered.
 //! - LIST is answered beside the PACKs and says nothing about them.
-//! - Operations wait for those before them, but for entries (section 7). DATA waits for its BEGIN and
+//! - SIGN is answered in the order of its items, each when the BEGIN of its file is applied.
+//! - Operations wait for those before them, but for entries (section 7). DATA or TOKENS waits for its BEGIN and
 //!   then for nothing.
 //! - A file gets its name at END, whenever that is; a directory its time after that.
 //! - NOTICE and STOP come as things happen, all before the REPORT.
@@ -610,50 +628,84 @@
 //! | owners declared | 65,536 | [`OWNERS_DECLARED_MAX`] |
 //! | name of an owner | 255 bytes | [`OWNER_NAME_BYTES_MAX`] |
 //! | large files begun and not ended | 256 | [`INCOMING_FILES_MAX`] |
+//! | items of SIGN that are not answered | 64 | [`SIGNS_WAITING_MAX`] |
+//! | bytes of the blocks of one item | 8 MiB | [`SIGN_BYTES_MAX`] |
+//! | runs in one TOKENS | 133 | [`DELTA_RUNS_PER_CHUNK_MAX`] |
 //! | ranges of numbers used, of directories and of files | 262,144 | [`USED_RANGES_MAX`] |
 //!
-//! # 15 Reserved: signatures and tokens
+//! # 15 Deltas: SIGN, SIGNATURE and TOKENS
 //!
-//! **Not in version 1: a peer of version 1 refuses these kinds like any unknown one.** They are
-//! written down so that their numbers and places stay free. They may be sent only where both ends
-//! set bit 0 of *features*, and their details become binding with the version that knows them.
+//! Of a file that the target has in another version, only what differs has to travel. The source says
+//! so in BEGIN; the target opens its entry of that name, the **basis**, as it is then: a regular file.
+//! Cut into blocks of BEGIN's *block bytes*, of which the last may be shorter, each block has a weak sum
+//! and a strong hash. The source asks for them by SIGN, finds the same blocks in its own version,
+//! wherever they stand, and sends chunks as TOKENS: copies of the basis and literal bytes. A chunk that has
+//! nothing of the basis goes as DATA, and so may all of them. The target puts the chunks together beside
+//! the basis, which stays as it is until END.
+//!
+//! A block is at least 4096 bytes, and at least `sqrt(N) / 8` rounded up to a power of two, `N` being
+//! the size of the basis, up to 262,144. A target whose basis deserves larger blocks than BEGIN says has none.
+//! Nobody is obliged to send deltas, and suspect files (section 6) always go whole.
 //!
 //! ## SIGN
 //!
-//! `0x07`, source: asks for the signatures of basis files, ahead of their BEGIN. Requests:
-//!
-//! | field | | |
-//! |---|---|---|
-//! | file | `u32` | the number under which BEGIN will come |
-//! | dir, name | `u32`, `name` | the basis: what the target has under that name |
-//! | block bytes | `u32` | wanted size of a block; 0: the target chooses |
-//!
-//! ## SIGNATURE
-//!
-//! `0x87`, target. Sections, as in LISTING; those of one file follow each other, blocks ascending.
+//! `0x07`, source, after the PACK with the BEGIN. Items, to the end of the payload, each of which is
+//! answered once, in order:
 //!
 //! | field | | |
 //! |---|---|---|
 //! | file | `u32` | |
-//! | status, errno | `u8`, `u16` | 0 no basis, 1 part, 2 complete, 4 failed, as in LISTING |
-//! | block bytes | `u32` | of every block but the last |
-//! | basis bytes | `u64` | size of the basis |
-//! | first block | `u64` | index of the first block below |
-//! | count | `u32` | |
-//! | blocks | 20 bytes each | weak sum `u32`, strong hash 16 bytes |
+//! | first block | `u64` | |
+//! | count | `u32` | at least 1; at most 8 MiB of blocks |
+//!
+//! At most 64 items are not answered yet ([`SIGNS_WAITING_MAX`]); one more is an error, and so are more blocks than 8
+//! MiB of the smallest, and an item that begins before the end of the one before it of the same file: no
+//! block is asked for twice.
+//!
+//! ## SIGNATURE
+//!
+//! `0x87`, target. Sections, to the end of the payload, one for each item:
+//!
+//! | at | field | | |
+//! |---|---|---|---|
+//! | 0 | file | `u32` | the item's |
+//! | 4 | status | `u8` | 1: sums; 0: none |
+//! | 5 | basis bytes | `u64` | its size when it was opened; 0 with status 0 |
+//! | 13 | first block | `u64` | the item's |
+//! | 21 | count | `u32` | the item's; 0 with status 0 |
+//! | 25 | sums | 12 bytes each | weak sum `u32`, strong hash 8 bytes |
+//!
+//! Status 0 means that the file has no basis, that it has not all of these blocks or that they could not
+//! be read, or that the file has ended: the source sends it whole. Another size than the LISTING told is a reason
+//! for that, too. A section that answers another item than the next one is an error.
+//!
+//! **Strong hash**: HighwayHash-64 of the block under *sum key*, its four words little-endian, in order;
+//! its 64 bits little-endian. **Weak sum**: the upper 32 bits of the sum of `b[i] * m^(n - 1 - i)` modulo 2^64
+//! over the bytes `b[0]` to `b[n - 1]` of the block, where `m` is HighwayHash-64 of the 8 bytes `weak sum` under
+//! the key of *sum key*'s four words with all bits of the first and the last inverted, its lowest three bits
+//! replaced by 101.
 //!
 //! ## TOKENS
 //!
-//! `0x08`, source: one chunk of the new file, in the place of a DATA. The first 32 bytes are DATA's
-//! (file, codec, offset, digest of the chunk *as it will be*); the body check covers the whole
-//! payload. Then runs that make up exactly that chunk:
+//! `0x08`, source: a chunk, in the place of a DATA. The first 32 bytes are DATA's (file, codec, offset, digest
+//! of the chunk *as it will be*); the body check covers the whole payload. Then runs, at most 133, that make up
+//! exactly that chunk: 262,144 bytes, or those up to the end of the file.
 //!
-//! | run | fields |
-//! |---|---|
-//! | copy | `u8` 1, first block `u64`, blocks `u32` |
-//! | literal | `u8` 2, length `u32`, bytes |
+//! | run | fields | |
+//! |---|---|---|
+//! | copy | `u8` 1, basis offset `u64`, length `u32` | of bytes that the basis has |
+//! | literal | `u8` 2, length `u32`, bytes | |
 //!
-//! END is the same as ever. A chunk whose tokens would need more than a payload goes as DATA.
+//! A run of no bytes, one that leaves the basis or the chunk, and TOKENS for a file without a basis are errors.
+//!
+//! ## Again, and settled
+//!
+//! The target compares each chunk with its digest before it writes it. Where they differ, or the basis can't be
+//! read, somebody changed the basis meanwhile, or two hashes agreed by accident: the target drops the file and sends
+//! STOP 3, once. The source gives the file up, if it has not sent END yet, and begins it again under a new number
+//! and without a basis. It can't know before its END is heard that nothing of the kind comes: so a file that
+//! began with a basis, and whose END has a digest, is **settled** by STOP 4 where it gets no STOP 3 and no STOP 2; until
+//! then the source keeps its directory open, and does not send DONE.
 //!
 //! [`PAYLOAD_BYTES_MAX`]: crate::limits::PAYLOAD_BYTES_MAX
 //! [`CHUNK_BYTES`]: crate::limits::CHUNK_BYTES
@@ -662,6 +714,9 @@
 //! [`DEST_COMPONENTS_MAX`]: crate::limits::DEST_COMPONENTS_MAX
 //! [`PEER_TEXT_BYTES_MAX`]: crate::limits::PEER_TEXT_BYTES_MAX
 //! [`INCOMING_FILES_MAX`]: crate::limits::INCOMING_FILES_MAX
+//! [`SIGNS_WAITING_MAX`]: crate::limits::SIGNS_WAITING_MAX
+//! [`SIGN_BYTES_MAX`]: crate::limits::SIGN_BYTES_MAX
+//! [`DELTA_RUNS_PER_CHUNK_MAX`]: crate::limits::DELTA_RUNS_PER_CHUNK_MAX
 //! [`USED_RANGES_MAX`]: crate::limits::USED_RANGES_MAX
 //! [`OWNERS_DECLARED_MAX`]: crate::limits::OWNERS_DECLARED_MAX
 //! [`OWNER_NAME_BYTES_MAX`]: crate::limits::OWNER_NAME_BYTES_MAX
@@ -681,6 +736,7 @@ pub mod list;
 pub mod owners;
 pub mod pack;
 pub mod report;
+pub mod sign;
 
 pub use error::WireError;
 pub use head::{FrameKind, Head, seal};

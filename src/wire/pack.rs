@@ -2,13 +2,15 @@
 
 use super::cursor::{META_BYTES, Reader, Writer};
 use super::error::WireError;
-use crate::limits::{LINK_TARGET_BYTES_MAX, PACK_FILE_BYTES_MAX};
+use crate::limits::{
+    DELTA_BLOCK_BYTES_MAX, DELTA_BLOCK_BYTES_MIN, LINK_TARGET_BYTES_MAX, PACK_FILE_BYTES_MAX,
+};
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId};
 use crate::model::name::Name;
 
 /// Bytes of the longest operation without the content of a file or link.
-pub const OP_BYTES_MAX: usize = 1 + 4 + 1 + 255 + META_BYTES + 4 + 8;
+pub const OP_BYTES_MAX: usize = 1 + 4 + 1 + 255 + META_BYTES + 4 + 8 + 4;
 
 /// One operation. Those of one directory apply in stream order.
 ///
@@ -23,7 +25,7 @@ pub const OP_BYTES_MAX: usize = 1 + 4 + 1 + 255 + META_BYTES + 4 + 8;
 ///  4 SYMLINK   meta | target: text ≤ 4095
 ///  5 NODE      meta | rdev: u64
 ///  6 META      meta
-///  7 BEGIN     file: u32 | meta | size: u64
+///  7 BEGIN     file: u32 | meta | size: u64 | block bytes: u32
 ///  8 CLOSE     has meta: flag | meta, if 1     no name
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,13 +71,15 @@ pub enum PackOp<'a> {
         name: Name<'a>,
         meta: Meta,
     },
-    /// A large file begins; DATA and END follow.
+    /// A large file begins; DATA or TOKENS, and END follow. `block_bytes`: the entry of that name is
+    /// its basis, in blocks of that size; 0: it has none.
     Begin {
         dir: DirId,
         name: Name<'a>,
         file: FileId,
         meta: Meta,
         size: u64,
+        block_bytes: u32,
     },
     /// Nothing more happens in `dir`: its own metadata, if it changed, and the id is retired.
     Close { dir: DirId, meta: Option<Meta> },
@@ -170,11 +174,13 @@ impl<'a> PackOp<'a> {
                 file,
                 ref meta,
                 size,
+                block_bytes,
             } => {
                 placed(writer, BEGIN, dir, name);
                 writer.u32(file.0);
                 writer.meta(meta);
                 writer.u64(size);
+                writer.u32(block_bytes);
             }
             Self::Close { dir, ref meta } => {
                 writer.u8(CLOSE);
@@ -275,12 +281,22 @@ impl<'a> PackOp<'a> {
                         value: size,
                     });
                 }
+                let block_bytes = reader.u32()?;
+                let sizes = DELTA_BLOCK_BYTES_MIN..=DELTA_BLOCK_BYTES_MAX;
+                let is_block = block_bytes.is_power_of_two() && sizes.contains(&block_bytes);
+                if block_bytes != 0 && !is_block {
+                    return Err(WireError::Forbidden {
+                        what: "size of a block",
+                        value: u64::from(block_bytes),
+                    });
+                }
                 Self::Begin {
                     dir,
                     name,
                     file,
                     meta,
                     size,
+                    block_bytes,
                 }
             }
             other => {
@@ -393,6 +409,7 @@ mod tests {
                 file: FileId(1),
                 meta,
                 size: 1 << 40,
+                block_bytes: 8192,
             },
             PackOp::Close {
                 dir,
@@ -413,6 +430,48 @@ mod tests {
             assert_eq!(PackOp::decode(&mut reader), Ok(op));
         }
         reader.finish().unwrap();
+    }
+
+    #[test]
+    fn blocks_of_another_size_are_refused() {
+        for (block_bytes, is_legal) in [
+            (0, true),
+            (4096, true),
+            (262_144, true),
+            (1, false),
+            (2048, false),
+            (5000, false),
+            (524_288, false),
+            (u32::MAX, false),
+        ] {
+            let begin = ops()
+                .into_iter()
+                .find(|op| matches!(op, PackOp::Begin { .. }));
+            let Some(PackOp::Begin {
+                dir,
+                name,
+                file,
+                meta,
+                size,
+                ..
+            }) = begin
+            else {
+                unreachable!("one of them is a BEGIN")
+            };
+            let op = PackOp::Begin {
+                dir,
+                name,
+                file,
+                meta,
+                size,
+                block_bytes,
+            };
+            let mut payload = vec![0; OP_BYTES_MAX];
+            let mut writer = Writer::new(&mut payload);
+            op.encode(&mut writer);
+            let decoded = PackOp::decode(&mut Reader::new(&payload, "PACK frame"));
+            assert_eq!(decoded.is_ok(), is_legal, "{block_bytes}");
+        }
     }
 
     #[test]

@@ -145,17 +145,23 @@ fn decode_attempt(value: u8) -> Result<Attempt, WireError> {
     })
 }
 
-/// Going on is pointless: the source need not send the rest.
+/// What a source need not send any more, and what becomes of files that have a basis.
 ///
 /// ```text
-///  directory | u8 1 | dir: u32  |
-///  file      | u8 2 | file: u32 |
+///  directory    | u8 1 | dir: u32  |
+///  file         | u8 2 | file: u32 |
+///  again, whole | u8 3 | file: u32 |
+///  settled      | u8 4 | file: u32 |
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
     /// Everything below the directory is lost.
     Dir(DirId),
     File(FileId),
+    /// The basis did not hold what its sums said: the file is dropped, and wanted without one.
+    Again(FileId),
+    /// A file with a basis has ended, well or with a NOTICE: it is not wanted again.
+    Settled(FileId),
 }
 
 impl Stop {
@@ -163,6 +169,8 @@ impl Stop {
         let (code, id) = match self {
             Self::Dir(dir) => (1, dir.0),
             Self::File(file) => (2, file.0),
+            Self::Again(file) => (3, file.0),
+            Self::Settled(file) => (4, file.0),
         };
         writer.u8(code);
         writer.u32(id);
@@ -174,6 +182,8 @@ impl Stop {
         match code {
             1 => Ok(Self::Dir(DirId(id))),
             2 => Ok(Self::File(FileId(id))),
+            3 => Ok(Self::Again(FileId(id))),
+            4 => Ok(Self::Settled(FileId(id))),
             other => Err(WireError::Forbidden {
                 what: "STOP kind",
                 value: u64::from(other),

@@ -44,6 +44,7 @@ pub(super) fn hello(aim: &Aim, wishes: &Wishes, single_file: bool) -> Vec<u8> {
     let patience = u32::try_from(wishes.patience.as_secs()).unwrap_or(0); // 0 is for ever
     frame.put(&patience.to_le_bytes());
     frame.put(&boot_id());
+    frame.put(&[0; 32]); // the key of sums: it asks for none
     frame.put_text(aim.module.as_bytes());
     frame.put(&components.to_le_bytes());
     for name in &aim.dest {

@@ -62,6 +62,7 @@ pub(super) fn begin(dir: u32, name: &[u8], file: u32, meta: Meta, size: u64) -> 
     op.put(&file.to_le_bytes());
     op.put_meta(meta);
     op.put(&size.to_le_bytes());
+    op.put(&0_u32.to_le_bytes()); // no basis
     op
 }
 

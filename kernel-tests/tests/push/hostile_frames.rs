@@ -459,7 +459,10 @@ fn chunks_out_of_place_are_refused(scene) {
         (evil::data(1, u64::MAX, b"x"), "chunk offset"),
         (evil::data(1, 0, b""), "chunk length"),
         (evil::data(1, 0, &vec![0; evil::CHUNK + 1]), "chunk length"),
-        (evil::data_of(1, 1, 0, evil::digest(b"x"), b"x"), "codec"),
+        (evil::data_of(1, 2, 0, evil::digest(b"x"), b"x"), "codec"),
+        (evil::data_of(1, 1, 0, evil::digest(&[0; 10]), &[0; 10]), "chunk length"),
+        (evil::data_of(1, 1, 0, 0, b""), "was damaged on the way"),
+        (evil::data_of(1, 1, evil::CHUNK as u64, 0, b""), "beyond the announced size"),
         (evil::data_of(1, 0, 0, 0, b"x"), "was damaged on the way"),
         (evil::data(2, 0, b"x"), "file 2 was not begun"),
         (evil::end(2, 0, 0), "file 2 was not begun"),
@@ -579,10 +582,10 @@ fn frames_out_of_their_time_are_refused(scene) {
         println!("{words}");
         refuses(scene, &[frames, vec![evil::done()]].concat(), words);
     }
-    for kind in [evil::WELCOME, evil::LISTING, evil::NOTICE, evil::STOP, evil::REPORT, evil::REFUSED, evil::MAPPED] {
+    for kind in [evil::WELCOME, evil::LISTING, evil::NOTICE, evil::STOP, evil::REPORT, evil::REFUSED, 0x87, evil::MAPPED] {
         refuses(scene, &[evil::frame(kind, b"x")], "frame where none may come");
     }
-    for kind in [0x00, 0x07, 0x6f, 0x80, 0x87, 0xff] {
+    for kind in [0x00, 0x0a, 0x6f, 0x80, 0x89, 0xff] {
         refuses(scene, &[evil::frame(kind, b"x")], "unknown frame kind");
     }
     let ignorable: Vec<_> = (0x70..=0x7f).map(|kind| evil::frame(kind, b"whatever")).collect();

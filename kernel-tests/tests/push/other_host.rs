@@ -33,3 +33,25 @@ fn blocks_are_lent_to_the_kernel_until_it_says_that_it_copies(scene) {
     assert_eq!(push.option("--json").run().ok().summary().files_sent, 0);
 }
 }
+
+// On the same host a file of this size goes whole.
+on_routes! { tcp;
+fn a_file_of_100_kib_goes_as_a_delta_to_another_host(scene) {
+    require!(Need::Sy, Need::Namespaces);
+    let cable = Cable::lay();
+    let proxy = Proxy::behind(cable.listener(0), scene.server().port(), Plan::PASS);
+    let old = content::noise(2, 100 << 10);
+    let new = [&old[..50_000], b"more", &old[50_000..]].concat();
+    let dest = format!("sy://{}:{}/m/{}", ADDRESSES[0], proxy.port(), scene.aimed_at());
+    let far = Push::new(dest).from(slash(scene.src())).through(&cable.at(1));
+    for (push, is_delta) in [(far, true), (scene.push::<&str>(&[]), false)] {
+        plant::file(scene.src().join("f"), &new);
+        plant::mtime(scene.src().join("f"), 2_000_000, 0);
+        plant::file(scene.dst().join("f"), &old);
+        plant::mtime(scene.dst().join("f"), 1_000_000, 0);
+        let summary = push.option("--json").run().ok().summary();
+        assert_eq!(summary.matched_bytes > 0, is_delta, "{summary:?}");
+        scene.assert_arrived();
+    }
+}
+}

@@ -1,0 +1,299 @@
+//! Asks for sums and chunks of runs that no sy would send: refused with a sentence, or answered with
+//! nothing, in bounded memory.
+
+use kernel_tests::evil::{self, Bytes, Evil, EvilServer, Hello, Last, ROOT, meta};
+use kernel_tests::scene::slash;
+use kernel_tests::{Need, Push, Scene, Tree, content, guard, on_routes, plant, require};
+
+const BLOCK: u32 = 4096;
+const BASIS_BYTES: usize = 300_000;
+const CHUNK: u32 = evil::CHUNK as u32;
+/// Far above what a session holds, far below what these would take unbounded.
+const GROWTH_MAX: u64 = 12 << 20;
+
+/// A server whose `dst/large` is this.
+fn plant_basis(scene: &Scene) -> Vec<u8> {
+    let basis = content::noise(40, BASIS_BYTES);
+    plant::file(scene.dst().join("large"), &basis);
+    basis
+}
+
+fn begin(size: u64, block_bytes: u32) -> Vec<u8> {
+    let op = evil::op_begin_on(ROOT, b"large", 1, meta(evil::FILE), size, block_bytes);
+    evil::pack(&[op])
+}
+
+/// A session that has begun the file 1 on the basis `dst/large`.
+fn begun(scene: &mut Scene, size: u64, block_bytes: u32) -> Evil {
+    let mut evil = Evil::connect(scene.server().port());
+    evil.send(&Hello::to("m", "dst").frame());
+    evil.send(&begin(size, block_bytes));
+    evil
+}
+
+#[track_caller]
+fn refuses(mut evil: Evil, attack: &[Vec<u8>], words: &str) {
+    for frame in attack {
+        evil.send(frame);
+    }
+    let last = evil.last();
+    let is_refused = matches!(&last, Last::Refused(evil::PROTOCOL, text) if text.contains(words));
+    assert!(is_refused, "should be refused for {words:?}: {last:?}");
+}
+
+/// Sessions that were left lying have tidied up.
+#[track_caller]
+fn assert_is_tidied(scene: &Scene) {
+    guard::wait_until("the sessions to tidy up", || {
+        Tree::read(scene.export()).litter().is_empty()
+    });
+}
+
+fn sign(asks: &[Vec<u8>]) -> Vec<u8> {
+    evil::frame(evil::SIGN, &asks.concat())
+}
+
+/// Whether each section of the next SIGNATURE has sums, and the bytes of the basis.
+#[track_caller]
+fn next_sections(evil: &mut Evil) -> Vec<(bool, u64)> {
+    let payload = evil.next_of(evil::SIGNATURE).payload;
+    let (mut at, mut sections) = (0, Vec::new());
+    while at < payload.len() {
+        let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight"));
+        let count = u32::from_le_bytes(payload[at + 21..at + 25].try_into().expect("four"));
+        sections.push((payload[at + 4] == 1, number(at + 5)));
+        at += 25 + 12 * count as usize;
+    }
+    assert_eq!(at, payload.len());
+    sections
+}
+
+on_routes! { tcp;
+fn a_hand_made_delta_puts_a_file_together(scene) {
+    require!(Need::Sy);
+    let basis = plant_basis(scene);
+    let (front, back) = (&basis[1000..][..200_000], &basis[..CHUNK as usize - 200_004]);
+    let chunk = [front, b"more", back].concat();
+    let mut evil = begun(scene, chunk.len() as u64 + 3, BLOCK);
+    evil.send(&sign(&[evil::ask(1, 0, 10), evil::ask(1, 10, 64)]));
+    let sections = [next_sections(&mut evil)];
+    let sections = match sections.concat() {
+        one if one.len() == 1 => [one, next_sections(&mut evil)].concat(),
+        both => both,
+    };
+    assert_eq!(sections, [(true, BASIS_BYTES as u64); 2]);
+    let runs = [
+        evil::copy(1000, 200_000),
+        evil::literal(b"more"),
+        evil::copy(0, CHUNK - 200_004),
+    ];
+    let chunks = [(0, &chunk[..]), (evil::CHUNK as u64, &b"end"[..])];
+    evil.send(&evil::tokens(1, 0, evil::digest(&chunk), &runs));
+    evil.send(&evil::data(1, evil::CHUNK as u64, b"end"));
+    evil.send(&evil::end(1, 0, evil::file_digest(&chunks)));
+    let stop = evil.next_of(evil::STOP);
+    assert_eq!(stop.payload, Bytes::new().u8(4).u32(1).0, "it is settled");
+    evil.send(&evil::done());
+    assert_eq!(evil.last(), Last::Report(0, 1, 0));
+    plant::file(scene.twin().join("large"), [&chunk[..], b"end"].concat());
+    let arrived = std::fs::read(scene.dst().join("large")).expect("it is there");
+    assert!(arrived == std::fs::read(scene.twin().join("large")).expect("it was planted"));
+}
+}
+
+on_routes! { tcp;
+fn runs_that_leave_the_basis_or_the_chunk_are_refused(scene) {
+    require!(Need::Sy);
+    let basis = plant_basis(scene);
+    let rss = scene.server().rss_bytes();
+    let end = BASIS_BYTES as u64;
+    for (runs, words) in [
+        (vec![evil::copy(end - 10, 11)], "of a basis of 300000"),
+        (vec![evil::copy(u64::MAX - 5, 10)], "of a basis of 300000"),
+        (vec![evil::copy(1 << 63, 5)], "of a basis of 300000"),
+        (vec![evil::copy(0, u32::MAX)], "of a basis of 300000"),
+        (vec![evil::copy(0, 0)], "a run of no bytes"),
+        (vec![evil::copy(0, 0); 100_000 / 13], "a run of no bytes"),
+        (vec![evil::literal(b"")], "a run of no bytes"),
+        (vec![evil::copy(0, CHUNK), evil::literal(b"x")], "more bytes than the chunk"),
+        (vec![evil::copy(0, CHUNK); 133], "more bytes than the chunk"),
+        (vec![evil::copy(0, 5)], "runs of 5 bytes"),
+        (vec![], "runs of 0 bytes"),
+        (vec![Bytes::new().u8(9).u64(0).u32(5).0], "unknown kind 9"),
+        (vec![evil::copy(0, 1); 20_000], "more than 133 runs"),
+        (vec![evil::copy(0, 5)[..12].to_vec()], "in the middle of one"),
+        (vec![evil::literal(b"longer")[..8].to_vec()], "in the middle of one"),
+    ] {
+        let tokens = evil::tokens(1, 0, 0, &runs);
+        refuses(begun(scene, 400_000, BLOCK), &[tokens], words);
+    }
+    let tokens = |offset| evil::tokens(1, offset, 0, &[evil::literal(b"x")]);
+    for (offset, words) in [(400_000, "offset"), (2 * evil::CHUNK as u64, "beyond the announced size")] {
+        refuses(begun(scene, 400_000, BLOCK), &[tokens(offset)], words);
+    }
+    let grown = scene.server().rss_bytes().saturating_sub(rss);
+    assert!(grown <= GROWTH_MAX, "grown by {grown} bytes");
+    let kept = std::fs::read(scene.dst().join("large")).expect("it is there");
+    assert!(kept == basis, "the basis was written to");
+}
+}
+
+on_routes! { tcp;
+fn what_is_no_file_here_is_nobodys_basis(scene) {
+    require!(Need::Sy);
+    let tokens = evil::tokens(1, 0, 0, &[evil::copy(0, CHUNK)]);
+    let refused = |scene: &mut Scene, block_bytes| {
+        let mut evil = begun(scene, 400_000, block_bytes);
+        if block_bytes > 0 {
+            evil.send(&sign(&[evil::ask(1, 0, 1)]));
+            assert_eq!(next_sections(&mut evil), [(false, 0)]);
+        }
+        refuses(evil, std::slice::from_ref(&tokens), "it has no basis");
+    };
+    plant::dir(scene.dst());
+    refused(scene, BLOCK);
+    plant::symlink(scene.outside().join("file"), scene.dst().join("large"));
+    refused(scene, BLOCK);
+    plant::remove(scene.dst().join("large"));
+    plant::dir(scene.dst().join("large"));
+    refused(scene, BLOCK);
+    plant::remove(scene.dst().join("large"));
+    plant_basis(scene);
+    refused(scene, 0);
+    // Larger blocks have to do for it.
+    plant::sparse(scene.dst().join("large"), 1 << 40);
+    refused(scene, BLOCK);
+    plant::remove(scene.dst().join("large")); // Nobody has to read all of it.
+    refuses(begun(scene, 400_000, 5000), &[], "block");
+}
+}
+
+on_routes! { tcp;
+fn asks_for_sums_are_few_and_small_and_never_twice(scene) {
+    require!(Need::Sy);
+    plant_basis(scene);
+    for (asks, words) in [
+        (vec![evil::ask(1, 0, 1); 2], "first block"),
+        (vec![evil::ask(1, 5, 5), evil::ask(1, 9, 5)], "first block"),
+        (vec![evil::ask(1, 0, 2049)], "bytes of blocks"),
+        (vec![evil::ask(1, 0, u32::MAX)], "bytes of blocks"),
+        (vec![evil::ask(1, 0, 0)], "count of blocks"),
+        (vec![evil::ask(1, u64::MAX, 1)], "count of blocks"),
+        ((0..65).map(|first| evil::ask(1, first, 1)).collect(), "more than 64"),
+    ] {
+        refuses(begun(scene, 400_000, BLOCK), &[sign(&asks)], words);
+    }
+    // Beyond its end, of more than it has, or of a file that nobody began.
+    for ask in [evil::ask(1, 74, 1), evil::ask(1, 70, 5), evil::ask(2, 0, 1)] {
+        let mut evil = begun(scene, 400_000, BLOCK);
+        evil.send(&sign(&[ask]));
+        assert_eq!(next_sections(&mut evil), [(false, 0)]);
+    }
+    assert_is_tidied(scene);
+}
+}
+
+// The server sums a piece at a time, and others are served in between.
+on_routes! { tcp;
+fn a_huge_basis_is_summed_in_bounded_memory(scene) {
+    require!(Need::Sy);
+    plant::sparse(scene.dst().join("large"), 1 << 40);
+    plant::file(scene.src().join("f"), "small");
+    let mut evil = begun(scene, 1 << 40, CHUNK);
+    evil.send(&sign(&[evil::ask(1, 0, 1)]));
+    assert_eq!(next_sections(&mut evil), [(true, 1 << 40)]);
+    let rss = scene.server().rss_bytes();
+    for round in 0..4 {
+        let asks: Vec<_> = (0..64).map(|at| evil::ask(1, 1 + (round * 64 + at) * 32, 32)).collect();
+        evil.send(&sign(&asks));
+        scene.push_to("beside").from(slash(scene.src())).run().ok();
+        let mut answered = 0;
+        while answered < 64 {
+            let sections = next_sections(&mut evil);
+            assert!(sections.iter().all(|section| *section == (true, 1 << 40)));
+            answered += sections.len();
+        }
+    }
+    let grown = scene.server().rss_bytes().saturating_sub(rss);
+    assert!(grown <= GROWTH_MAX, "grown by {grown} bytes");
+    drop(evil);
+    plant::remove(scene.dst().join("large")); // Nobody has to read all of it.
+    assert_is_tidied(scene);
+}
+}
+
+on_routes! { tcp;
+fn a_basis_that_was_changed_is_found_out_before_anything_is_written(scene) {
+    require!(Need::Sy);
+    let mut basis = plant_basis(scene);
+    let chunk = basis[..evil::CHUNK].to_vec();
+    let mut evil = begun(scene, evil::CHUNK as u64, BLOCK);
+    evil.send(&sign(&[evil::ask(1, 0, 1)]));
+    next_sections(&mut evil);
+    basis[17] ^= 1;
+    std::fs::write(scene.dst().join("large"), &basis).expect("it can be written");
+    let tokens = evil::tokens(1, 0, evil::digest(&chunk), &[evil::copy(0, CHUNK)]);
+    evil.send(&tokens);
+    let stop = evil.next_of(evil::STOP);
+    assert_eq!(stop.payload, Bytes::new().u8(3).u32(1).0, "it is wanted again");
+    evil.send(&evil::end(1, 1, 0));
+    evil.send(&evil::done());
+    assert_eq!(evil.last(), Last::Report(0, 0, 0));
+    assert!(std::fs::read(scene.dst().join("large")).expect("it is there") == basis);
+}
+}
+
+/// The payload of a SIGNATURE for that of a SIGN.
+type Forgery = fn(&[u8]) -> Vec<u8>;
+
+/// A server that says what it has of `large`, and answers the first SIGN with this.
+fn forger(answer: Forgery) -> EvilServer {
+    EvilServer::start(move |mut stream| {
+        use std::io::Write;
+        let entry = evil::entry(b"large", evil::FILE, 1 << 20);
+        let listing = evil::section(ROOT, evil::COMPLETE, 1, &[entry]);
+        let _ = stream.write_all(&evil::welcome(evil::VERSION));
+        while let Some(frame) = evil::read_frame(&mut stream) {
+            let reply = match frame.kind {
+                evil::LIST => evil::frame(evil::LISTING, &listing),
+                evil::SIGN => evil::frame(evil::SIGNATURE, &answer(&frame.payload)),
+                evil::END => {
+                    evil::frame(evil::STOP, &Bytes::new().u8(4).raw(&frame.payload[..4]).0)
+                }
+                evil::DONE => evil::report(0),
+                _ => continue,
+            };
+            if stream.write_all(&reply).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// A section with sums for the first item of a SIGN, as many as it says.
+fn section(asked: &[u8], basis_bytes: u64, sums: &[u8]) -> Vec<u8> {
+    let bytes = Bytes::new().raw(&asked[..4]).u8(1).u64(basis_bytes);
+    bytes.raw(&asked[4..16]).raw(sums).0
+}
+
+on_routes! { tcp;
+fn forged_sums_end_the_push_or_only_cost_their_matches(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("large"), vec![0; 8 << 20]);
+    let forgeries: [(Forgery, i32); 5] = [
+        // All blocks have the same sums, which nothing has.
+        (|asked| section(asked, 1 << 20, &[7; 12 * 256]), 0),
+        // Sums of another file, of blocks that were not asked for, and fewer or more than those.
+        (|asked| section(&[&[9, 0, 0, 0], &asked[4..]].concat(), 1 << 20, &[7; 12 * 256]), 12),
+        (|asked| section(&[&asked[..4], &[3], &asked[5..]].concat(), 1 << 20, &[7; 12 * 256]), 12),
+        (|asked| section(asked, 1 << 20, &[7; 12 * 255]), 12),
+        (|asked| section(asked, 1 << 20, &[7; 12 * 257]), 12),
+    ];
+    for (answer, code) in forgeries {
+        let server = forger(answer);
+        let dest = format!("sy://127.0.0.1:{}/m/dst", server.port());
+        let outcome = Push::new(dest).from(slash(scene.src())).run();
+        outcome.exits(code);
+    }
+}
+}

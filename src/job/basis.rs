@@ -1,0 +1,265 @@
+//! What a target does with the file that it has already: sums its blocks, and puts chunks of the
+//! new one together.
+
+use crate::delta::apply::{self, Step};
+use crate::delta::block_size::{BlockSize, Layout};
+use crate::delta::signature::{self, Builder};
+use crate::delta::strong::Key;
+use crate::limits::{CHUNK_BYTES, FRAME_HEAD_BYTES, SUM_BYTES};
+use crate::model::entry::Kind;
+use crate::model::id::FileId;
+use crate::ops::disk::SharedFd;
+use crate::ops::{Buf, Disk};
+use crate::wire::WireError;
+use crate::wire::cursor::Writer;
+use crate::wire::data::DATA_HEAD_BYTES;
+use crate::wire::head::chunk_digest;
+use crate::wire::sign::{Ask, Section, decode_tokens};
+
+/// Bytes of an old version from which a job of its own lets go of it: some milliseconds.
+const RELEASED_BYTES_MIN: u64 = 32 * 1024 * 1024;
+
+const _: () = assert!(SUM_BYTES == signature::SUM_BYTES);
+
+/// The old version of a large file, open while the new one comes.
+pub struct Basis<D: Disk> {
+    fd: SharedFd<D>,
+    /// Of its size when it was opened.
+    pub layout: Layout,
+    pub block: BlockSize,
+    pub bytes: u64,
+}
+
+impl<D: Disk> Clone for Basis<D> {
+    fn clone(&self) -> Self {
+        Self {
+            fd: SharedFd::<D>::clone(&self.fd),
+            ..*self
+        }
+    }
+}
+
+impl<D: Disk> Basis<D> {
+    /// The regular file `name` in `dir`; `None` where there is none that can be read, or where it
+    /// is too large for blocks of `block_bytes`: the file goes whole.
+    pub fn open(disk: &D, dir: &D::Fd, name: &[u8], block_bytes: u32) -> Option<Self> {
+        let is_file = |kind| kind == Kind::File;
+        disk.stat_at(dir, name)
+            .ok()
+            .filter(|stat| is_file(stat.kind))?; // Opening a device can do something to it.
+        let fd = disk.open_file(dir, name).ok()?;
+        let stat = disk.stat(&fd).ok().filter(|stat| is_file(stat.kind))?;
+        let block = BlockSize::of_peer(block_bytes, stat.size)?;
+        Some(Self {
+            fd: SharedFd::<D>::new(fd),
+            layout: Layout::new(stat.size, block),
+            block,
+            bytes: stat.size,
+        })
+    }
+}
+
+impl<D: Disk> Basis<D> {
+    /// What has to be let go of with care.
+    pub fn if_slow_to_free(self) -> Option<SharedFd<D>> {
+        (self.bytes >= RELEASED_BYTES_MIN).then_some(self.fd)
+    }
+}
+
+/// Sums blocks of basis files into a SIGNATURE.
+pub struct Sign<D: Disk> {
+    /// Its place in the line.
+    pub number: u64,
+    /// With the basis of each, if it has one. Their sums fit into one payload.
+    asks: Vec<(Ask, Option<Basis<D>>)>,
+    key: Key,
+    pub buf: Buf,
+    pub scratch: Box<[u8]>,
+    /// Out.
+    pub payload_bytes: usize,
+}
+
+impl<D: Disk> Sign<D> {
+    pub fn new(
+        number: u64,
+        asks: Vec<(Ask, Option<Basis<D>>)>,
+        key: Key,
+        buf: Buf,
+        scratch: Box<[u8]>,
+    ) -> Self {
+        Self {
+            number,
+            asks,
+            key,
+            buf,
+            scratch,
+            payload_bytes: 0,
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        let Self {
+            asks,
+            key,
+            buf,
+            scratch,
+            payload_bytes,
+            number: _,
+        } = self;
+        let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+        for (ask, basis) in asks {
+            let at = writer.at();
+            let is_summed = basis.as_ref().is_some_and(|basis| {
+                Section::encode_head(&mut writer, *ask, Some(basis.bytes));
+                let sums_bytes = ask.count as usize * SUM_BYTES;
+                let sums = &mut writer.rest()[..sums_bytes];
+                let is_summed = sum(disk, basis, *ask, key, sums, &mut scratch[..CHUNK_BYTES]);
+                writer.advance(sums_bytes);
+                is_summed
+            });
+            if !is_summed {
+                writer.rewind(at);
+                Section::encode_head(&mut writer, *ask, None);
+            }
+        }
+        *payload_bytes = writer.at();
+    }
+}
+
+/// Whether all blocks that are asked for are there and could be read.
+fn sum<D: Disk>(
+    disk: &D,
+    basis: &Basis<D>,
+    ask: Ask,
+    key: &Key,
+    sums: &mut [u8],
+    scratch: &mut [u8],
+) -> bool {
+    let last = ask.first + u64::from(ask.count) - 1;
+    if last >= basis.layout.blocks_count() {
+        return false;
+    }
+    let mut at = basis.layout.span(ask.first).start;
+    let end = basis.layout.span(last).end;
+    let mut builder = Builder::new(basis.layout, key, ask.first);
+    let mut written = 0;
+    while at < end {
+        let room = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(scratch.len());
+        let Ok(bytes @ 1..) = disk.read(&basis.fd, &mut scratch[..room], at) else {
+            return false;
+        };
+        written += builder
+            .build(&scratch[..bytes], &mut sums[written..])
+            .written_bytes;
+        at += bytes as u64;
+    }
+    written == sums.len()
+}
+
+/// Puts one chunk together of copies and literals, in the place that a DATA's content has in its block.
+pub struct Weave<D: Disk> {
+    pub file: FileId,
+    basis: Basis<D>,
+    /// In: TOKENS. Out, if all went well: what is to be written.
+    pub buf: Buf,
+    payload_bytes: usize,
+    chunk_bytes: usize,
+    /// As long as a payload.
+    pub scratch: Box<[u8]>,
+    /// Out.
+    pub woven: Option<Woven>,
+}
+
+/// What became of a chunk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Woven {
+    /// It stands in the block.
+    Whole {
+        offset: u64,
+        len: usize,
+        /// Of these, what the basis had.
+        copied_bytes: u64,
+    },
+    /// The basis does not hold what its sums said, or can't be read.
+    Wrong,
+    /// The runs are not what a source may send.
+    Forbidden(WireError),
+}
+
+impl<D: Disk> Weave<D> {
+    pub fn new(
+        file: FileId,
+        basis: Basis<D>,
+        buf: Buf,
+        payload_bytes: usize,
+        chunk_bytes: usize,
+    ) -> Self {
+        Self {
+            file,
+            basis,
+            buf,
+            payload_bytes,
+            chunk_bytes,
+            scratch: Box::default(),
+            woven: None,
+        }
+    }
+
+    pub fn run(&mut self, disk: &D) {
+        self.woven = Some(self.weave(disk).unwrap_or_else(|woven| woven));
+    }
+
+    fn weave(&mut self, disk: &D) -> Result<Woven, Woven> {
+        let payload = &mut self.buf[FRAME_HEAD_BYTES..];
+        let (head, runs) =
+            decode_tokens(&payload[..self.payload_bytes]).map_err(Woven::Forbidden)?;
+        // The chunk takes the place of its runs. They are few bytes, but where all are literals.
+        let kept = &mut self.scratch[..runs.len()];
+        kept.copy_from_slice(runs);
+        let runs = &*kept;
+        let checked = apply::check(runs, self.chunk_bytes, self.basis.bytes).map_err(|error| {
+            Woven::Forbidden(WireError::Tokens {
+                file: self.file.0,
+                why: error.to_string(),
+            })
+        })?;
+        let chunk = &mut payload[DATA_HEAD_BYTES..][..self.chunk_bytes];
+        let (mut at, mut copied_bytes) = (0, 0);
+        for step in checked.steps() {
+            let place = &mut chunk[at..at + step.len()];
+            at += step.len();
+            match step {
+                Step::Copy { basis_offset, len } => {
+                    copied_bytes += len as u64;
+                    if !read_exact(disk, &self.basis.fd, place, basis_offset) {
+                        return Err(Woven::Wrong);
+                    }
+                }
+                Step::Literal(range) => place.copy_from_slice(&runs[range]),
+            }
+        }
+        // A basis may have been changed since it was summed.
+        if chunk_digest(chunk) != head.digest {
+            return Err(Woven::Wrong);
+        }
+        Ok(Woven::Whole {
+            offset: head.offset,
+            len: self.chunk_bytes,
+            copied_bytes,
+        })
+    }
+}
+
+/// Whether all of `into` could be read.
+pub fn read_exact<D: Disk>(disk: &D, fd: &D::Fd, into: &mut [u8], offset: u64) -> bool {
+    let mut done = 0;
+    while done < into.len() {
+        match disk.read(fd, &mut into[done..], offset + done as u64) {
+            Ok(bytes @ 1..) => done += bytes,
+            Ok(0) | Err(_) => return false,
+        }
+    }
+    true
+}

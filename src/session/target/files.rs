@@ -1,0 +1,174 @@
+//! The chunks of large files: checked, written, and counted until the file is whole.
+
+use std::sync::Arc;
+
+use super::{Held, Target};
+use crate::job::Work;
+use crate::job::basis::Basis;
+use crate::job::large::{EndLarge, Fate};
+use crate::job::tree::{Fatal, is_fatal};
+use crate::limits::{CHUNK_BYTES, FRAME_HEAD_BYTES};
+use crate::model::id::FileId;
+use crate::model::report::{Attempt, Why};
+use crate::ops::disk::SharedFd;
+use crate::ops::{Buf, Disk, Errno};
+use crate::session::SessionError;
+use crate::wire::data::{Codec, DataHead, End};
+use crate::wire::head::chunk_digest;
+use crate::wire::report::Stop;
+use crate::wire::sign::chunk_bytes_at;
+use crate::wire::{FrameKind, Head, WireError};
+
+/// What stands in a hole.
+static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+
+impl<D: Disk> Target<D> {
+    pub(super) fn file_frame(&mut self, head: Head, buf: Buf) -> Result<(), SessionError> {
+        let held = Held { head, buf };
+        let file = held.file();
+        if !self.incoming.contains_key(&file) {
+            if self.is_applying || !self.packs.is_empty() {
+                self.held = Some(held); // Its BEGIN is in a PACK that is not applied yet.
+                return Ok(());
+            }
+            self.recv_held -= 1;
+            return Err(WireError::UnknownFile(file.0).into());
+        }
+        let Held { head, buf } = held;
+        if head.kind == FrameKind::End {
+            self.recv_held -= 1;
+            let end = End::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
+            let incoming = self.incoming.get_mut(&end.file).expect("looked up above");
+            if incoming.end.replace(end).is_some() {
+                return Err(WireError::UnknownFile(end.file.0).into());
+            }
+            self.end_if_ready(end.file);
+            return Ok(());
+        }
+        if head.kind == FrameKind::Tokens {
+            return self.tokens(&head, buf);
+        }
+        let taken = self.data(&head, &buf);
+        match taken {
+            Ok(Some((fd, len, offset))) => {
+                self.writes.push_back((file, fd, buf, len, offset));
+                Ok(())
+            }
+            Ok(None) => {
+                self.recv_held -= 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.recv_held -= 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks a chunk and enters it; where it is written, or `None` when it is dropped.
+    fn data(
+        &mut self,
+        head: &Head,
+        buf: &Buf,
+    ) -> Result<Option<(SharedFd<D>, usize, u64)>, SessionError> {
+        let (
+            DataHead {
+                file,
+                offset,
+                digest,
+                codec,
+            },
+            content,
+        ) = DataHead::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
+        let incoming = self
+            .incoming
+            .get_mut(&file)
+            .expect("looked up by the caller");
+        let content = match codec {
+            Codec::Plain => content,
+            Codec::Hole => &ZEROS[..chunk_bytes_at(offset, incoming.size).unwrap_or(0)],
+        };
+        let len = content.len() as u64;
+        let fits = incoming.end.is_none()
+            && len > 0
+            && offset
+                .checked_add(len)
+                .is_some_and(|end| end <= incoming.size);
+        if !fits {
+            return Err(WireError::BeyondSize(file.0).into());
+        }
+        if chunk_digest(content) != digest {
+            return Err(WireError::BodyDamaged {
+                kind: FrameKind::Data as u8,
+            }
+            .into());
+        }
+        incoming.received = incoming.received.saturating_add(len);
+        incoming.digest.add(offset, digest);
+        self.totals.literal_bytes += len;
+        if codec == Codec::Hole {
+            incoming.has_holes = true; // It grows over them at its end.
+            return Ok(None);
+        }
+        let Some(fd) = incoming.fd.as_ref().filter(|_| incoming.failed.is_none()) else {
+            return Ok(None);
+        };
+        incoming.writes_in_flight += 1;
+        Ok(Some((Arc::clone(fd), content.len(), offset)))
+    }
+
+    pub(super) fn written(&mut self, file: FileId, result: Result<(), Errno>) {
+        let Some(incoming) = self.incoming.get_mut(&file) else {
+            return;
+        };
+        incoming.writes_in_flight -= 1;
+        if let Err(errno) = result
+            && incoming.failed.is_none()
+        {
+            incoming.failed = Some(errno);
+            self.stops.push_back(Stop::File(file));
+            if is_fatal(errno) && self.fatal.is_none() {
+                self.fatal = Some(Fatal {
+                    path: Vec::new(),
+                    attempt: Attempt::Write,
+                    errno,
+                });
+            }
+        }
+        self.end_if_ready(file);
+    }
+
+    /// Ends a large file once its END came and its last write is back.
+    fn end_if_ready(&mut self, file: FileId) {
+        let Some(incoming) = self.incoming.get(&file) else {
+            return;
+        };
+        let Some(end) = incoming.end.filter(|_| incoming.writes_in_flight == 0) else {
+            return;
+        };
+        let incoming = self.incoming.remove(&file).expect("looked up above");
+        self.weaving.ended(file);
+        if incoming.is_delta && !incoming.is_wrong && end.digest.is_some() {
+            self.stops.push_back(Stop::Settled(file));
+        }
+        if incoming.fd.is_none() {
+            return;
+        }
+        let is_whole = incoming.received == incoming.size;
+        let fate = match (incoming.failed, end.digest) {
+            _ if incoming.is_wrong => Fate::Drop,
+            (Some(errno), _) => Fate::Fail(Attempt::Write, Why::Errno(errno)),
+            (None, None) => Fate::Drop,
+            (None, Some(digest)) if is_whole && digest == incoming.digest => Fate::Keep,
+            (None, Some(_)) => Fate::Fail(Attempt::Write, Why::Digest),
+        };
+        self.ends_running += 1;
+        self.jobs.push_back(Work::EndLarge(EndLarge::new(
+            self.tree(),
+            file,
+            fate,
+            incoming.has_holes.then_some(incoming.size),
+            incoming.basis.and_then(Basis::if_slow_to_free),
+        )));
+    }
+}
