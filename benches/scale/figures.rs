@@ -29,6 +29,8 @@ pub struct Run {
     pub server: Option<Usage>,
     /// CPU time of everybody else on the machine meanwhile, the bench's own looks included.
     pub others_cpu: Duration,
+    /// Both ways, as far as the client told it.
+    pub wire_bytes: Option<u64>,
     /// sy's own account, where it was asked for one.
     pub summary: Option<Value>,
 }
@@ -46,6 +48,7 @@ pub enum Measure {
     Cpu,
     Voluntary,
     Involuntary,
+    Wire,
     ClientPeak,
     ServerPeak,
 }
@@ -64,12 +67,13 @@ impl Measure {
             Self::Cpu => "CPU, both ends",
             Self::Voluntary => "voluntary switches",
             Self::Involuntary => "involuntary switches",
+            Self::Wire => "bytes on the wire",
             Self::ClientPeak => "peak RSS, client",
             Self::ServerPeak => "peak RSS, server",
         }
     }
 
-    /// In seconds, switches, bytes or pushes; None where there is no server, or it was not seen.
+    /// In seconds, switches, bytes or pushes; None where there is no server, or it was not seen or told.
     pub fn of(self, run: &Run) -> Option<f64> {
         let server = run.server.unwrap_or_default();
         let line = run.line.as_ref();
@@ -88,6 +92,7 @@ impl Measure {
             Self::Cpu => Some((run.client.cpu + server.cpu).as_secs_f64()),
             Self::Voluntary => Some((run.client.voluntary + server.voluntary) as f64),
             Self::Involuntary => Some((run.client.involuntary + server.involuntary) as f64),
+            Self::Wire => run.wire_bytes.map(|bytes| bytes as f64),
             Self::ClientPeak => Some(run.client.peak_rss_bytes as f64),
             Self::ServerPeak => run.server.map(|server| server.peak_rss_bytes as f64),
         }
@@ -103,6 +108,7 @@ impl Measure {
             | Self::Cpu
             | Self::Voluntary
             | Self::Involuntary
+            | Self::Wire
             | Self::ClientPeak
             | Self::ServerPeak => false,
         }

@@ -70,6 +70,11 @@ impl Ground {
         self.root.join("huge")
     }
 
+    /// The new version of the row's tree, where the target has the old one.
+    pub fn changed(&self) -> PathBuf {
+        self.root.join("changed")
+    }
+
     /// The root of the module that both servers export.
     pub fn target(&self) -> PathBuf {
         self.root.join("target")

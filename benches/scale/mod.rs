@@ -10,6 +10,7 @@ mod allocations;
 mod child;
 mod daemon;
 mod distance;
+mod edits;
 mod failure;
 mod figures;
 mod first_file;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::child::{self, InLine};
 use super::daemon::Daemon;
 use super::distance::Distance;
+use super::edits::Edits;
 use super::failure::{Doing, Failure, Result};
 use super::figures::{Measure, Run};
 use super::first_file::FirstFile;
@@ -111,7 +112,7 @@ impl<'a> Race<'a> {
             return Ok(Outcome::Skipped(lack));
         }
         let target = self.ground.target();
-        for rest in [&target, &self.ground.huge()] {
+        for rest in [&target, &self.ground.huge(), &self.ground.changed()] {
             self.ground.clear(rest)?;
         }
         fs::create_dir(&target).doing(|| target.display().to_string())?;
@@ -125,6 +126,7 @@ impl<'a> Race<'a> {
                 self.first_pushes(row, &mut contenders, source)?
             }
             Scene::NothingChanged => self.nothing_changed(row, &mut contenders, source)?,
+            Scene::Changed(edits) => self.new_versions(row, &mut contenders, edits)?,
             Scene::Crowd(clients) => self.crowds(row, &mut contenders, source, clients)?,
             Scene::Beside { huge, alone } => {
                 self.lines(row, &mut contenders, source, huge, alone)?
@@ -290,6 +292,35 @@ impl<'a> Race<'a> {
         Ok(runs)
     }
 
+    /// Each contender finds the old version, made anew for each run.
+    fn new_versions(
+        &self,
+        row: &Row,
+        contenders: &mut [Contender],
+        edits: Edits,
+    ) -> Result<Vec<Run>> {
+        table::say("making the new version of it");
+        let changed = self.ground.changed();
+        edits.make(&self.ground.source(), &changed, self.stop)?;
+        let count = tree::count(&changed)?;
+        let mut runs = Vec::new();
+        for round in self.rounds_with_warm_up() {
+            for (index, contender) in contenders.iter_mut().enumerate() {
+                let name = contender.name.clone();
+                let target = self.ground.target().join(&name);
+                row.shape.make(&target, self.stop)?;
+                let (run, _) =
+                    self.run_once(contender, index, round, &name, Talk::Summary, row.scene)?;
+                runs.push(run);
+                if round.is_none() {
+                    check_tree(&name, &changed, &target, &row.shape, count)?;
+                }
+                self.ground.clear(&target)?;
+            }
+        }
+        Ok(runs)
+    }
+
     fn crowds(
         &self,
         row: &Row,
@@ -358,6 +389,7 @@ impl<'a> Race<'a> {
             client: ended.usage,
             server: None,
             others_cpu: machine.saturating_sub(ended.usage.cpu),
+            wire_bytes: None,
             summary: None,
         };
         self.with_server(contender, run)
@@ -456,6 +488,7 @@ impl<'a> Race<'a> {
             client: ended.usage,
             server: None,
             others_cpu: machine.saturating_sub(ended.usage.cpu),
+            wire_bytes: None,
             summary: None,
         };
         self.with_server(contender, run)
@@ -511,10 +544,19 @@ impl<'a> Race<'a> {
     ) -> Result<(Run, Summary)> {
         let path = self.ground.target().join(target);
         let dest = contender.dest(target, &path);
-        let mut command = tool::client(contender.tool, &self.ground.source(), &dest, talk)?;
+        let source = match scene {
+            Scene::Changed(_) => self.ground.changed(),
+            Scene::FirstPush
+            | Scene::NothingChanged
+            | Scene::FirstFile
+            | Scene::Crowd(_)
+            | Scene::Beside { .. }
+            | Scene::Idle(_) => self.ground.source(),
+        };
+        let mut command = tool::client(contender.tool, &source, &dest, talk)?;
         tool::say_into(&mut command, self.ground, &contender.name, "client")?;
         let first = (scene == Scene::FirstFile).then(|| FirstFile::under(&path));
-        if scene == Scene::FirstPush {
+        if matches!(scene, Scene::FirstPush | Scene::Changed(_)) {
             let bytes = self.source.map_or(0, |(_, count)| count.bytes);
             self.ground.warm(bytes, self.stop)?;
         }
@@ -557,6 +599,7 @@ impl<'a> Race<'a> {
             others_cpu: machine
                 .saturating_sub(ended.usage.cpu)
                 .saturating_sub(server.unwrap_or_default().cpu),
+            wire_bytes: summary.wire_bytes,
             summary: summary.line.clone(),
         };
         self.tell(contender, &run);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::edits::{Edits, TOUCHED};
 use super::failure::{Failure, Result};
 use super::figures::Measure;
 use super::options::Streaming;
@@ -32,6 +33,8 @@ pub enum Scene {
     FirstPush,
     /// Into a target that has everything.
     NothingChanged,
+    /// Into a target that has the tree as it was before these edits; made again for each run, untimed.
+    Changed(Edits),
     /// As the first push, stopped when the first file is there.
     FirstFile,
     /// So many first pushes of the tree at once, each into a target of its own.
@@ -48,6 +51,7 @@ impl Scene {
         match self {
             Self::FirstPush => "first push",
             Self::NothingChanged => "nothing changed",
+            Self::Changed(_) => "new version",
             Self::FirstFile => "first file",
             Self::Crowd(_) => "first pushes at once",
             Self::Beside { .. } => "first pushes in a line beside a huge one",
@@ -58,7 +62,11 @@ impl Scene {
     /// Does a contender take part twice, the second time without what is beside its pushes?
     pub fn has_company(self) -> bool {
         match self {
-            Self::FirstPush | Self::NothingChanged | Self::FirstFile | Self::Crowd(_) => false,
+            Self::FirstPush
+            | Self::NothingChanged
+            | Self::Changed(_)
+            | Self::FirstFile
+            | Self::Crowd(_) => false,
             Self::Beside { .. } | Self::Idle(_) => true,
         }
     }
@@ -69,6 +77,7 @@ impl Scene {
             Self::Beside { huge, .. } => Some(huge),
             Self::FirstPush
             | Self::NothingChanged
+            | Self::Changed(_)
             | Self::FirstFile
             | Self::Crowd(_)
             | Self::Idle(_) => None,
@@ -79,6 +88,8 @@ impl Scene {
     pub fn copies(self) -> u64 {
         match self {
             Self::FirstPush | Self::NothingChanged | Self::FirstFile | Self::Idle(_) => 1,
+            // One is the source.
+            Self::Changed(_) => 2,
             Self::Crowd(clients) => clients.into(),
             Self::Beside { .. } => LINE_MAX.into(),
         }
@@ -144,6 +155,12 @@ pub enum Scale {
 pub const LINE_MAX: u32 = 1_000;
 /// Clients of a crowd, and of a line with nothing beside it, that only shows that it runs.
 const QUICK_CROWD: u32 = 8;
+const DELTA: Edits = Edits {
+    patches: 1_000,
+    inserted_bytes: 1 << 20,
+    inserted_at: 50,
+    is_other: false,
+};
 const MIB: f64 = 1024.0 * 1024.0;
 
 fn ratio(measure: Measure, reach: f64, record: f64) -> Goal {
@@ -200,6 +217,14 @@ fn local(reach: f64) -> Vec<Goal> {
         ..ratio(Measure::Elapsed, 0.0, 1.0)
     };
     vec![against_rsync, against_cp, ratio(Measure::Cpu, 0.8, 0.5)]
+}
+
+/// A new version is never slower to send than by rsync, whatever has changed.
+fn new_version(reach: f64, record: f64) -> Vec<Goal> {
+    vec![
+        ratio(Measure::Elapsed, reach, record),
+        ratio(Measure::Cpu, 0.8, 0.5),
+    ]
 }
 
 /// In an order that makes each tree once.
@@ -293,6 +318,54 @@ fn all() -> Vec<Row> {
             Scene::FirstPush,
             Vec::new(),
         ),
+        tcp(
+            "delta",
+            "one file of 1 GiB, 1,000 changes of 4 KiB and 1 MiB inserted in the middle",
+            tree::BIG,
+            Scene::Changed(DELTA),
+            [
+                new_version(0.60, 0.35),
+                vec![ratio(Measure::Wire, 0.40, 0.25)],
+                peak(32.0, 16.0),
+            ]
+            .concat(),
+        ),
+        Row {
+            on_demand: true,
+            ..tcp(
+                "delta-touched",
+                "one file of 1 GiB, nothing but its time changed",
+                tree::BIG,
+                Scene::Changed(TOUCHED),
+                new_version(1.0, 0.5),
+            )
+        },
+        Row {
+            on_demand: true,
+            ..tcp(
+                "delta-front",
+                "one file of 1 GiB, a byte inserted in front",
+                tree::BIG,
+                Scene::Changed(Edits {
+                    inserted_bytes: 1,
+                    ..TOUCHED
+                }),
+                new_version(1.0, 0.5),
+            )
+        },
+        Row {
+            on_demand: true,
+            ..tcp(
+                "delta-other",
+                "one file of 1 GiB, another altogether",
+                tree::BIG,
+                Scene::Changed(Edits {
+                    is_other: true,
+                    ..TOUCHED
+                }),
+                new_version(1.0, 0.5),
+            )
+        },
         embedded("embedded-big", "one file of 1 GiB", tree::BIG, local(0.35)),
         Row {
             peers: &[Tool::Rsync, Tool::Floor],
@@ -304,6 +377,16 @@ fn all() -> Vec<Row> {
                 large(),
             )
         },
+        tcp(
+            "delta-many",
+            "10,000 files of 200 KiB, 4 KiB changed in each",
+            tree::MIDDLING,
+            Scene::Changed(Edits {
+                patches: 1,
+                ..TOUCHED
+            }),
+            new_version(1.0, 0.5),
+        ),
         Row {
             way: Way::Far(Duration::from_millis(100)),
             ..tcp(
@@ -457,7 +540,11 @@ pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
                     *huge = huge.quick();
                     *alone = (*alone).min(QUICK_CROWD);
                 }
-                Scene::FirstPush | Scene::NothingChanged | Scene::FirstFile | Scene::Idle(_) => {}
+                Scene::FirstPush
+                | Scene::NothingChanged
+                | Scene::Changed(_)
+                | Scene::FirstFile
+                | Scene::Idle(_) => {}
             }
         }
     }

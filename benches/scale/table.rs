@@ -165,10 +165,11 @@ fn measures(scene: Scene) -> &'static [Measure] {
             Measure::Pushes,
             Measure::Huge,
         ],
-        Scene::FirstPush | Scene::NothingChanged | Scene::Idle(_) => &[
+        Scene::FirstPush | Scene::NothingChanged | Scene::Idle(_) | Scene::Changed(_) => &[
             Measure::Elapsed,
             Measure::RoundTrips,
             Measure::Cpu,
+            Measure::Wire,
             Measure::Voluntary,
             Measure::Involuntary,
             Measure::ClientPeak,
@@ -179,7 +180,8 @@ fn measures(scene: Scene) -> &'static [Measure] {
 
 /// What is told relative to a peer, too.
 pub fn compared(scene: Scene) -> impl Iterator<Item = Measure> {
-    let is_compared = |measure: &Measure| measure.is_time() || *measure == Measure::Cpu;
+    let is_compared =
+        |measure: &Measure| measure.is_time() || matches!(measure, Measure::Cpu | Measure::Wire);
     measures(scene).iter().copied().filter(is_compared)
 }
 
@@ -199,6 +201,8 @@ pub fn value(measure: Measure, number: f64) -> String {
         },
         Measure::RoundTrips => format!("{number:.2}"),
         Measure::Pushes | Measure::Voluntary | Measure::Involuntary => format!("{number:.0}"),
-        Measure::ClientPeak | Measure::ServerPeak => format!("{:.1} MiB", number / MIB),
+        Measure::Wire | Measure::ClientPeak | Measure::ServerPeak => {
+            format!("{:.1} MiB", number / MIB)
+        }
     }
 }

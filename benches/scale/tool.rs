@@ -205,6 +205,8 @@ pub fn said(ground: &Ground, name: &str, end: &str) -> String {
 #[derive(Default)]
 pub struct Summary {
     pub files_sent: Option<u64>,
+    /// In both directions.
+    pub wire_bytes: Option<u64>,
     /// sy's own summary line.
     pub line: Option<Value>,
 }
@@ -224,18 +226,29 @@ pub fn summary(tool: Tool, ground: &Ground, name: &str) -> Result<Summary> {
                     "sy push --json ended without a summary line".into(),
                 ));
             };
+            let wire = |way: &str| line[format!("wire_{way}_bytes")].as_u64();
             Ok(Summary {
                 files_sent: line["files_sent"].as_u64(),
+                wire_bytes: wire("sent")
+                    .zip(wire("received"))
+                    .map(|(sent, received)| sent + received),
                 line: Some(line),
             })
         }
-        Tool::Rsync => Ok(Summary {
-            files_sent: words
-                .lines()
-                .find_map(|line| line.strip_prefix("Number of regular files transferred: "))
-                .and_then(|count| count.replace(',', "").parse().ok()),
-            line: None,
-        }),
+        Tool::Rsync => {
+            let count = |label: &str| {
+                let count = words.lines().find_map(|line| line.strip_prefix(label))?;
+                count.replace(',', "").parse::<u64>().ok()
+            };
+            let (sent, received) = ("Total bytes sent: ", "Total bytes received: ");
+            Ok(Summary {
+                files_sent: count("Number of regular files transferred: "),
+                wire_bytes: count(sent)
+                    .zip(count(received))
+                    .map(|(sent, received)| sent + received),
+                line: None,
+            })
+        }
         Tool::Cp | Tool::Floor | Tool::Naive => Ok(Summary::default()),
     }
 }

@@ -95,6 +95,16 @@ pub const FEW: Shape = Shape {
     nested: false,
 };
 
+/// Files of which a push of a new version could send whole ones as well.
+pub const MIDDLING: Shape = Shape {
+    name: "middling",
+    files: 10_000,
+    dirs: 0,
+    size_min: 200 << 10,
+    size_max: 200 << 10,
+    nested: false,
+};
+
 /// What people send in passing.
 pub const HANDFUL: Shape = Shape {
     files: 20,
@@ -295,16 +305,16 @@ fn walk(dir: &Path, visit: &mut dyn FnMut(&Path, bool, u64)) -> Result<()> {
 
 /// A time long past: nothing under test may take the files for just changed. The nanoseconds are odd
 /// on purpose.
-fn times(index: u64) -> FileTimes {
+pub fn times(index: u64) -> FileTimes {
     let age = Duration::new(1_600_000_000 + index, 123_456_789);
     FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + age)
 }
 
 /// Marsaglia's xorshift of 64 bits.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(index: u64) -> Self {
+    pub fn new(index: u64) -> Self {
         // An odd multiplier spreads neighbours apart and `| 1` keeps the state from being zero,
         // where it would stay for ever.
         let mut random = Self((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
@@ -314,14 +324,14 @@ impl Random {
         random
     }
 
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) {
+    pub fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
             let bytes = self.next().to_le_bytes();
             chunk.copy_from_slice(&bytes[..chunk.len()]);
