@@ -111,7 +111,7 @@ pub struct PushArgs {
     /// Send what changed whole, not as a delta
     ///
     /// Without it, of a large file that DEST has in another version only that travels which differs.
-    /// A DEST on this host is always written whole, as by rsync, unless --no-whole-file is given.
+    /// A DEST that is a path is written whole, as by rsync, unless --no-whole-file is given.
     #[arg(
         short = 'W',
         long,
@@ -119,7 +119,7 @@ pub struct PushArgs {
         help_heading = "What is done"
     )]
     pub whole_file: bool,
-    /// Send deltas to a DEST on this host, too
+    /// Send deltas to a DEST that is a path, too
     #[arg(long, overrides_with = "whole_file", help_heading = "What is done")]
     pub no_whole_file: bool,
     /// Blocks of BYTES for deltas
@@ -294,8 +294,8 @@ const RSYNC_FLAGS: [(&str, &str); 23] = [
     ("--acls", "leave it out: ACLs stay behind"),
     ("-X", "leave it out: extended attributes stay behind"),
     ("--xattrs", "leave it out: extended attributes stay behind"),
-    ("-S", "leave it out: a file with holes keeps them"),
-    ("--sparse", "leave it out: a file with holes keeps them"),
+    ("-S", "leave it out: large holes of a file stay holes"),
+    ("--sparse", "leave it out: large holes of a file stay holes"),
     ("-c", "touch what is to be sent again: size and time decide"),
     (
         "--checksum",

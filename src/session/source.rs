@@ -936,7 +936,7 @@ impl<D: Disk> Source<D> {
             Ok(len) if len > 0 => {
                 let content = &buf[start..start + len];
                 let digest = chunk_digest(content);
-                let is_hole = self.sender.is_sparse(file) && is_zero(content);
+                let is_hole = self.sender.may_be_hole(file, offset, len) && is_zero(content);
                 let (codec, content_bytes) = if is_hole {
                     (Codec::Hole, 0)
                 } else {

@@ -131,11 +131,11 @@ impl<D: Disk> Weaving<D> {
         while let Some(ask) = self.asks.front()
             && let Some(basis) = basis_of(ask.file)
         {
-            // Of larger blocks than it may ask for of the smallest, it gets none.
-            let basis = basis.filter(|basis| blocks_bytes(*ask, basis) <= SIGN_BYTES_MAX);
             if basis.is_none() {
                 self.asked_to.remove(&ask.file);
             }
+            // Of larger blocks than it may ask for of the smallest, it gets none.
+            let basis = basis.filter(|basis| blocks_bytes(*ask, basis) <= SIGN_BYTES_MAX);
             read_bytes += basis.as_ref().map_or(0, |basis| blocks_bytes(*ask, basis));
             payload_bytes += SECTION_HEAD_BYTES + ask.count as usize * SUM_BYTES;
             let fits = read_bytes <= SIGN_BYTES_MAX && payload_bytes <= PAYLOAD_BYTES_MAX;

@@ -434,10 +434,10 @@ impl<D: Disk> Sender<D> {
         After::Check { fd, stat, digest }
     }
 
-    /// Whether a file that is read may have holes.
-    pub fn is_sparse(&self, file: FileId) -> bool {
+    /// Whether so many zeros are a hole: all of the chunk that stands there, of a file that may have some.
+    pub fn may_be_hole(&self, file: FileId, offset: u64, len: usize) -> bool {
         matches!(self.open.get(&file), Some(Large { state: State::Reading { stat, .. }, .. })
-            if stat.is_sparse)
+            if stat.is_sparse && chunk_bytes_at(offset, stat.size) == Some(len))
     }
 
     /// A file that has begun and is not done with yet.

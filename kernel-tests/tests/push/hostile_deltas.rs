@@ -183,6 +183,9 @@ fn asks_for_sums_are_few_and_small_and_never_twice(scene) {
     ] {
         refuses(begun(scene, 400_000, BLOCK), &[sign(&asks)], words);
     }
+    // More at once than a job sums, of larger blocks: none, and it is not forgotten what was asked before.
+    let asks = [evil::ask(1, 0, 10), evil::ask(1, 10, 1025), evil::ask(1, 0, 10)];
+    refuses(begun(scene, 400_000, 2 * BLOCK), &asks.map(|ask| sign(&[ask])), "first block");
     // Beyond its end, of more than it has, or of a file that nobody began.
     for ask in [evil::ask(1, 74, 1), evil::ask(1, 70, 5), evil::ask(2, 0, 1)] {
         let mut evil = begun(scene, 400_000, BLOCK);

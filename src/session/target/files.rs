@@ -125,8 +125,11 @@ impl<D: Disk> Target<D> {
         if let Err(errno) = result
             && incoming.failed.is_none()
         {
-            incoming.failed = Some(errno);
-            self.stops.push_back(Stop::File(file));
+            // What comes again anyway must not be given up.
+            if !incoming.is_wrong {
+                incoming.failed = Some(errno);
+                self.stops.push_back(Stop::File(file));
+            }
             if is_fatal(errno) && self.fatal.is_none() {
                 self.fatal = Some(Fatal {
                     path: Vec::new(),
