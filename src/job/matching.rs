@@ -145,7 +145,8 @@ impl<D: Disk> MatchChunk<D> {
         };
         let mut writer = RunWriter::new(content);
         // At most 2 MiB of hashing: no need to go back in line.
-        let turn = matcher.step(index, &piece, &mut writer, &mut usize::MAX.clone());
+        let mut budget_bytes = usize::MAX;
+        let turn = matcher.step(index, &piece, &mut writer, &mut budget_bytes);
         let (runs_bytes, literal_bytes, copied_bytes) = (
             writer.written_bytes(),
             writer.literal_bytes(),

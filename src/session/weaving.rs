@@ -8,8 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use crate::delta::strong::Key;
 use crate::job::basis::{Basis, Sign, Weave, Woven};
 use crate::limits::{
-    DELTA_JOBS_MAX, INCOMING_FILES_MAX, PAYLOAD_BYTES_MAX, SIGN_BYTES_MAX, SIGNS_WAITING_MAX,
-    SUM_BYTES,
+    DELTA_BLOCK_BYTES_MIN, DELTA_JOBS_MAX, INCOMING_FILES_MAX, PAYLOAD_BYTES_MAX, SIGN_BYTES_MAX,
+    SIGNS_WAITING_MAX, SUM_BYTES,
 };
 use crate::model::id::FileId;
 use crate::ops::{Buf, Disk};
@@ -81,7 +81,7 @@ impl<D: Disk> Weaving<D> {
                 });
             }
             let ask = Ask::decode(&mut reader)?;
-            let least = u64::from(ask.count) * u64::from(crate::limits::DELTA_BLOCK_BYTES_MIN);
+            let least = u64::from(ask.count) * u64::from(DELTA_BLOCK_BYTES_MIN);
             if least > SIGN_BYTES_MAX {
                 return Err(WireError::TooMany {
                     what: "bytes of blocks to be summed at once",

@@ -99,6 +99,21 @@ impl<D: Disk> Waiting<D> {
             is_whole: false,
         }
     }
+
+    /// The next attempt at a file.
+    fn again(large: Large<D>, tries: u32) -> Self {
+        Self {
+            plan: large.plan,
+            index: large.index,
+            tries,
+            seen_bytes: None,
+            is_whole: large.is_wrong,
+        }
+    }
+
+    fn basis_bytes(&self) -> Option<u64> {
+        self.plan.basis_bytes(self.index).filter(|_| !self.is_whole)
+    }
 }
 
 pub struct Sender<D: Disk> {
@@ -145,16 +160,12 @@ impl<D: Disk> Sender<D> {
     /// A file that was to be opened is left alone for a while.
     pub fn rest(&mut self, file: FileId, rest: Duration, size: u64) {
         let large = self.open.remove(&file).expect("open_next gave the id");
-        self.tired.push((
-            rest,
-            Waiting {
-                plan: large.plan,
-                index: large.index,
-                tries: large.tries + 1,
-                seen_bytes: Some(size),
-                is_whole: large.is_wrong,
-            },
-        ));
+        let tries = large.tries + 1;
+        let waiting = Waiting {
+            seen_bytes: Some(size),
+            ..Waiting::again(large, tries)
+        };
+        self.tired.push((rest, waiting));
     }
 
     /// When the next rest ends, as of the last `open_next`.
@@ -226,14 +237,11 @@ impl<D: Disk> Sender<D> {
 
     /// Whether the next file may be open beside those that are.
     fn has_room_for_next(&self) -> bool {
-        let next_is_delta = self
-            .waiting
-            .front()
-            .is_some_and(|next| !next.is_whole && next.plan.basis_bytes(next.index).is_some());
+        let next_basis = self.waiting.front().and_then(Waiting::basis_bytes);
         let is_whole = |large: &&Large<D>| large.basis_bytes.is_none();
         match &self.deltas {
             Some(deltas) if self.open.len() >= deltas.open_max() => false,
-            Some(_) if next_is_delta => true,
+            Some(_) if next_basis.is_some() => true,
             Some(_) => self.open.values().filter(is_whole).count() < LARGE_FILES_OPEN_MAX,
             None => self.open.len() < LARGE_FILES_OPEN_MAX,
         }
@@ -241,11 +249,8 @@ impl<D: Disk> Sender<D> {
 
     /// Whether the next file's sums fit beside those of the files that are open, or are the only ones.
     fn has_room_for_sums(&self) -> bool {
-        let (Some(deltas), Some(next)) = (&self.deltas, self.waiting.front()) else {
-            return true;
-        };
-        let next_bytes = next.plan.basis_bytes(next.index).filter(|_| !next.is_whole);
-        let Some(next_bytes) = next_bytes else {
+        let next_basis = self.waiting.front().and_then(Waiting::basis_bytes);
+        let (Some(deltas), Some(next_bytes)) = (&self.deltas, next_basis) else {
             return true;
         };
         let open = self.open.values().filter_map(|large| large.basis_bytes);
@@ -276,10 +281,8 @@ impl<D: Disk> Sender<D> {
         };
         let (fd, stat) = (Arc::clone(fd), *stat);
         if stat.size == 0 {
-            large.state = State::Checking {
-                digest: FileDigest::default(),
-            };
             let digest = FileDigest::default();
+            large.state = State::Checking { digest };
             return After::Check { fd, stat, digest };
         }
         large.state = State::Reading {
@@ -472,12 +475,10 @@ impl<D: Disk> Sender<D> {
     }
 
     fn send_whole(&mut self, large: Large<D>) {
+        let tries = large.tries;
         self.waiting.push_back(Waiting {
-            plan: large.plan,
-            index: large.index,
-            tries: large.tries,
-            seen_bytes: None,
             is_whole: true,
+            ..Waiting::again(large, tries)
         });
     }
 
@@ -550,13 +551,8 @@ impl<D: Disk> Sender<D> {
         if large.tries + 1 >= READS_PER_FILE_MAX {
             return Some(large);
         }
-        self.waiting.push_back(Waiting {
-            plan: large.plan,
-            index: large.index,
-            tries: large.tries + 1,
-            seen_bytes: None,
-            is_whole: large.is_wrong,
-        });
+        let tries = large.tries + 1;
+        self.waiting.push_back(Waiting::again(large, tries));
         None
     }
 }

@@ -4,7 +4,20 @@
 use kernel_tests::cable::{ADDRESSES, Cable};
 use kernel_tests::proxy::{Plan, Proxy};
 use kernel_tests::scene::slash;
-use kernel_tests::{Need, Push, content, on_routes, plant, require};
+use kernel_tests::{Need, Push, Scene, content, on_routes, plant, require};
+
+/// A push from one end of the cable, to the scene's server behind a proxy at the other.
+fn far(scene: &Scene, cable: &Cable, proxy: &Proxy) -> Push {
+    let dest = format!(
+        "sy://{}:{}/m/{}",
+        ADDRESSES[0],
+        proxy.port(),
+        scene.aimed_at()
+    );
+    Push::new(dest)
+        .from(slash(scene.src()))
+        .through(&cable.at(1))
+}
 
 // A kernel copies what it forwards to a veth, and says so: a push lends it some blocks and then sends
 // as ever.
@@ -18,8 +31,7 @@ fn blocks_are_lent_to_the_kernel_until_it_says_that_it_copies(scene) {
     for number in 0..50 {
         plant::file(scene.src().join(format!("f{number}")), content::noise(number, 5000));
     }
-    let dest = format!("sy://{}:{}/m/{}", ADDRESSES[0], proxy.port(), scene.aimed_at());
-    let push = Push::new(dest).from(slash(scene.src())).through(&cable.at(1));
+    let push = far(scene, &cable, &proxy);
     let outcome = push.clone().option("--json").run().ok();
     let text = String::from_utf8(outcome.stdout).expect("it is text");
     let last = text.lines().last().expect("there is a summary");
@@ -42,8 +54,7 @@ fn a_file_of_100_kib_goes_as_a_delta_to_another_host(scene) {
     let proxy = Proxy::behind(cable.listener(0), scene.server().port(), Plan::PASS);
     let old = content::noise(2, 100 << 10);
     let new = [&old[..50_000], b"more", &old[50_000..]].concat();
-    let dest = format!("sy://{}:{}/m/{}", ADDRESSES[0], proxy.port(), scene.aimed_at());
-    let far = Push::new(dest).from(slash(scene.src())).through(&cable.at(1));
+    let far = far(scene, &cable, &proxy);
     for (push, is_delta) in [(far, true), (scene.push::<&str>(&[]), false)] {
         plant::file(scene.src().join("f"), &new);
         plant::mtime(scene.src().join("f"), 2_000_000, 0);

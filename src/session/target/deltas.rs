@@ -1,9 +1,12 @@
 //! The target's part in deltas: sums bases for the source, and puts chunks together.
 
+use std::collections::HashMap;
+
 use super::{Incoming, Target};
 use crate::job::Work;
 use crate::job::basis::{Sign, Weave, Woven};
 use crate::limits::{FRAME_HEAD_BYTES, NOTICES_WAITING_MAX};
+use crate::model::id::FileId;
 use crate::ops::{BlockPool, Buf, Disk};
 use crate::session::{Action, SessionError};
 use crate::wire::report::Stop;
@@ -19,29 +22,18 @@ impl<D: Disk> Target<D> {
         }
         // An ask follows the BEGIN of its file; what is not there then has ended.
         let is_applied = self.packs.is_empty() && !self.is_applying;
-        let incoming = &self.incoming;
-        let basis_of = |file| {
-            let found: Option<&Incoming<D>> = incoming.get(&file);
-            match found {
-                Some(incoming) => Some(incoming.basis.clone()),
-                None if is_applied => Some(None),
-                None => None,
-            }
+        let basis_in = |files: &HashMap<FileId, Incoming<D>>, file| match files.get(&file) {
+            Some(incoming) => Some(incoming.basis.clone()),
+            None if is_applied => Some(None),
+            None => None,
         };
-        if !self.weaving.can_sign(basis_of) {
+        let files = &self.incoming;
+        if !self.weaving.can_sign(|file| basis_in(files, file)) {
             return None;
         }
         let buf = self.take_block(blocks)?;
-        let incoming = &self.incoming;
-        let basis_of = |file| {
-            let found: Option<&Incoming<D>> = incoming.get(&file);
-            match found {
-                Some(incoming) => Some(incoming.basis.clone()),
-                None if is_applied => Some(None),
-                None => None,
-            }
-        };
-        let job = self.weaving.next_sign(buf, basis_of);
+        let files = &self.incoming;
+        let job = self.weaving.next_sign(buf, |file| basis_in(files, file));
         Some(Action::Job(Work::Sign(job)))
     }
 
