@@ -284,6 +284,9 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 }
             }
             None => {
+                // It may have taken in a frame that it held, and so want the next one of its peer.
+                self.pass_hands(key);
+                let seat = &mut self.seats[key.0];
                 seat.alarm = seat.port.session.wakes_at();
                 self.next_alarm = self.next_alarm.into_iter().chain(seat.alarm).min();
                 if self.blocks.free_count() <= HUNGRY_BELOW_BLOCKS && !self.hungry.contains(&key) {

@@ -329,7 +329,10 @@ impl<D: Disk> Port<D> {
         loop {
             let action = match self.waiting.take_if(|_| !self.is_heartbeat) {
                 Some((buf, len)) => Action::Send { buf, len },
-                None => self.session.poll_action(env)?,
+                None => match self.session.poll_action(env) {
+                    Some(action) => action,
+                    None => return self.poll_receive_again(env),
+                },
             };
             let (op, token) = match action {
                 Action::Send { buf, len } => {
@@ -405,6 +408,15 @@ impl<D: Disk> Port<D> {
             };
             return Some(self.op(op, token));
         }
+    }
+
+    /// A session that has nothing to do may have taken in a frame that it held, and so want the next.
+    fn poll_receive_again(&mut self, env: &Env<'_>) -> Option<Wish<D>> {
+        let Link::Stream(stream) = self.link else {
+            return None; // The shard looks whether there is one to hand over.
+        };
+        let op = self.poll_receive(stream, env)?;
+        Some(self.op(op, Token::Receive))
     }
 
     fn op(&mut self, op: Op<D, Work<D>>, token: Token) -> Wish<D> {

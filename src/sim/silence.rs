@@ -13,9 +13,9 @@ use super::ring::{RingWeather, SimRing, SimWorld};
 use super::tree::Tree;
 use crate::engine::shard::Shard;
 use crate::job::Work;
-use crate::limits::{BLOCK_BYTES, FRAME_HEAD_BYTES, IDLE_SECONDS_MAX};
+use crate::limits::{BLOCK_BYTES, CHUNK_BYTES, FRAME_HEAD_BYTES, IDLE_SECONDS_MAX};
 use crate::model::entry::{Kind, Meta};
-use crate::model::id::{ROOT, SessionId};
+use crate::model::id::{FileId, ROOT, SessionId};
 use crate::model::name::Name;
 use crate::model::policy::{Durability, Policy};
 use crate::model::report::Exit;
@@ -25,6 +25,8 @@ use crate::ops::op::StreamId;
 use crate::session::target::OwnRights;
 use crate::session::{Session, Target};
 use crate::wire::cursor::Writer;
+use crate::wire::data::{Codec, DATA_HEAD_BYTES, DataHead, End};
+use crate::wire::head::{FileDigest, chunk_digest};
 use crate::wire::hello::{Hello, Refusal, Refused};
 use crate::wire::pack::PackOp;
 use crate::wire::report::{Done, Report};
@@ -197,18 +199,55 @@ fn announced() -> Vec<u8> {
     pack
 }
 
+const META: Meta = Meta {
+    kind: Kind::File,
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    mtime: Mtime { sec: 1, nsec: 1 },
+};
+
+/// All that is said of a file that is nothing but so many chunks of zeros.
+fn all_hole(chunks: u64) -> Vec<u8> {
+    let file = FileId(1);
+    let begin = PackOp::Begin {
+        dir: ROOT,
+        name: Name::new(b"hole").unwrap(),
+        file,
+        meta: META,
+        size: chunks * CHUNK_BYTES as u64,
+        block_bytes: 0,
+    };
+    let mut said = frame(FrameKind::Pack, |writer| begin.encode(writer));
+    let (zeros, mut whole) = (chunk_digest(&vec![0; CHUNK_BYTES]), FileDigest::default());
+    for chunk in 0..chunks {
+        let offset = chunk * CHUNK_BYTES as u64;
+        whole.add(offset, zeros);
+        said.extend(frame(FrameKind::Data, |writer| {
+            let mut head = [0; DATA_HEAD_BYTES];
+            DataHead {
+                file,
+                offset,
+                digest: zeros,
+                codec: Codec::Hole,
+            }
+            .encode(&mut head);
+            writer.bytes(&head);
+        }));
+    }
+    let digest = Some(whole);
+    said.extend(frame(FrameKind::End, |writer| {
+        End { file, digest }.encode(writer);
+    }));
+    said
+}
+
 /// A PACK that mends so many entries of ROOT which are not there.
 fn missing(count: usize) -> Vec<u8> {
     let op = PackOp::Meta {
         dir: ROOT,
         name: Name::new(&[b'n'; 200]).unwrap(),
-        meta: Meta {
-            kind: Kind::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime { sec: 1, nsec: 1 },
-        },
+        meta: META,
     };
     frame(FrameKind::Pack, |writer| {
         (0..count).for_each(|_| op.encode(writer));
@@ -343,4 +382,18 @@ fn a_server_that_did_not_listen_does_not_take_that_for_silence() {
     let (kind, payload) = frames.last().unwrap();
     let why = || Refused::decode(payload).map(|it| it.text.escape_ascii().to_string());
     assert_eq!(*kind, FrameKind::Report, "{:?}", why());
+}
+
+#[test]
+fn a_hole_that_waited_for_its_begin_does_not_stop_the_stream() {
+    let mut server = Server::new(4);
+    let mut peer = server.greeted(&net(1 << 20));
+    server.say(&peer, &all_hole(20));
+    server.say(&peer, &done());
+    server.wait(SECOND); // Long before a sign of life would wake anybody.
+    server.hear(&mut peer, 1 << 20);
+    let frames = frames(&peer.heard);
+    let (kind, payload) = frames.last().unwrap();
+    assert_eq!(*kind, FrameKind::Report);
+    assert_eq!(Report::decode(payload).unwrap().files_made, 1);
 }

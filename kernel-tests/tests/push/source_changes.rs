@@ -202,6 +202,27 @@ fn a_vanished_file_is_exit_24_and_named(scene) {
 }
 
 on_routes! { embedded, tcp, ssh;
+fn files_with_holes_that_are_truncated_without_pause_end_no_push(scene) {
+    require!(Need::Sy);
+    let (path, long) = (scene.src().join("holes"), 3_000_000);
+    plant::file(&path, b"");
+    {
+        let file = std::fs::File::options().write(true).open(&path).expect("it opens");
+        let _flipper = Flipper::repeating(move |_| {
+            for len in [100_000, long] {
+                file.set_len(len).expect("it has another size");
+            }
+        });
+        for _ in 0..40 {
+            scene.push::<&str>(&[]).run().exits_one_of(&[0, 23]);
+        }
+    }
+    scene.push::<&str>(&[]).run().ok();
+    scene.assert_arrived();
+}
+}
+
+on_routes! { embedded, tcp, ssh;
 fn a_source_that_never_rests_is_pushed_without_a_wrong_byte(scene) {
     require!(Need::Sy);
     for number in 0..20 {
