@@ -56,6 +56,9 @@ pub const SIGN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const SIGNS_WAITING_MAX: usize = 64;
 /// Bytes of the sums of one block.
 pub const SUM_BYTES: usize = 12;
+/// The sums of a basis take at most this part of a file's own bytes; otherwise it goes whole. With blocks of
+/// 4 KiB the basis has up to 85 times its size then.
+pub const DELTA_SUMS_SHARE: u64 = 4;
 /// Bytes of memory for the sums that a source holds of all files at once; one file has at most 8 MiB.
 pub const DELTA_SUMS_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// Chunks of one session that are matched at the same time, and as many that are put together at

@@ -159,6 +159,12 @@ fn sum<D: Disk>(
 }
 
 /// Puts one chunk together of copies and literals, in the place that a DATA's content has in its block.
+///
+/// Copies are read and written again, also where the file system could share their extents. What gets a name is
+/// what was checked, and a basis may be changed between a look at it and a clone of it: the clone would have
+/// to be read back, and that comes from the disk while the basis is in the page cache. 256 MiB, in chunks of 256
+/// KiB, each figure the middle one of three: xfs 1.9 s written and 0.6 to sync, 10.0 s cloned and read back (0.6 s without
+/// the look); btrfs 3.9 s written and 2.4 to sync, 3.5 s cloned. copy_file_range on ext4, which has no clones: 2.0 s beside 2.2.
 pub struct Weave<D: Disk> {
     pub file: FileId,
     basis: Basis<D>,

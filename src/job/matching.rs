@@ -14,7 +14,7 @@ use crate::ops::disk::SharedFd;
 use crate::ops::{Buf, Disk};
 use crate::wire::FrameKind;
 use crate::wire::data::{Codec, DATA_HEAD_BYTES, DataHead, is_zero};
-use crate::wire::head::chunk_digest;
+use crate::wire::head::{chunk_digest, hole_digest};
 use crate::wire::sign::chunk_bytes_at;
 
 /// What goes from chunk to chunk of one file.
@@ -116,8 +116,12 @@ impl<D: Disk> MatchChunk<D> {
         let (here, ahead) = seen.split_at(here_bytes);
         carried.clear();
         carried.extend_from_slice(ahead);
-        let digest = chunk_digest(here);
         let is_hole = self.stat.is_sparse && is_zero(here);
+        let digest = if is_hole {
+            hole_digest(here_bytes)
+        } else {
+            chunk_digest(here)
+        };
         let payload = &mut self.buf[FRAME_HEAD_BYTES..][..PAYLOAD_BYTES_MAX];
         DataHead {
             file: self.file,

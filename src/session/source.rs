@@ -29,7 +29,7 @@ use crate::stage::scan::{Known, LookAhead, Node, Progress, Scan};
 use crate::stage::sender::{After, Chunk, Large, Sender};
 use crate::wire::cursor::{Reader, Writer};
 use crate::wire::data::{Codec, DATA_HEAD_BYTES, DataHead, End, is_zero};
-use crate::wire::head::chunk_digest;
+use crate::wire::head::{chunk_digest, hole_digest};
 use crate::wire::hello::{Hello, Refused, Welcome};
 use crate::wire::list::{ListingReader, REQUEST_BYTES_MAX, Request, Section, Status};
 use crate::wire::owners::Mapped;
@@ -935,12 +935,11 @@ impl<D: Disk> Source<D> {
         let digest = match result {
             Ok(len) if len > 0 => {
                 let content = &buf[start..start + len];
-                let digest = chunk_digest(content);
                 let is_hole = self.sender.may_be_hole(file, offset, len) && is_zero(content);
-                let (codec, content_bytes) = if is_hole {
-                    (Codec::Hole, 0)
+                let (codec, content_bytes, digest) = if is_hole {
+                    (Codec::Hole, 0, hole_digest(len))
                 } else {
-                    (Codec::Plain, len)
+                    (Codec::Plain, len, chunk_digest(content))
                 };
                 DataHead {
                     file,

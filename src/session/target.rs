@@ -28,7 +28,7 @@ use crate::model::report::{Attempt, Exit, Totals, Why};
 use crate::ops::disk::SharedFd;
 use crate::ops::{BlockPool, Buf, Disk, Errno};
 use crate::wire::cursor::{Reader, Writer};
-use crate::wire::data::{DATA_HEAD_BYTES, End};
+use crate::wire::data::{DATA_HEAD_BYTES, DataHead, End};
 use crate::wire::head::FileDigest;
 use crate::wire::hello::{Hello, Refusal, Refused, Welcome};
 use crate::wire::list::Request;
@@ -70,6 +70,23 @@ struct Incoming<D: Disk> {
     writes_in_flight: u32,
     failed: Option<Errno>,
     end: Option<End>,
+}
+
+impl<D: Disk> Incoming<D> {
+    /// Counts a chunk. Together they are no longer than BEGIN said, or it would be written for ever.
+    fn enter(&mut self, file: FileId, head: &DataHead, bytes: u64) -> Result<(), WireError> {
+        let is_inside = head
+            .offset
+            .checked_add(bytes)
+            .is_some_and(|end| end <= self.size);
+        let received = self.received.saturating_add(bytes);
+        if self.end.is_some() || bytes == 0 || !is_inside || received > self.size {
+            return Err(WireError::BeyondSize(file.0));
+        }
+        self.received = received;
+        self.digest.add(head.offset, head.digest);
+        Ok(())
+    }
 }
 
 /// A frame that waits for the PACK before it.

@@ -108,6 +108,11 @@ impl<D: Disk> Weaving<D> {
         Ok(())
     }
 
+    /// No file is under way: a session that idles keeps no memory for the next one.
+    pub fn rest(&mut self) {
+        self.scratches = Vec::new();
+    }
+
     /// Nothing of this file is summed any more.
     pub fn ended(&mut self, file: FileId) {
         self.asked_to.remove(&file);

@@ -11,7 +11,8 @@ use crate::job::matching::MatchChunk;
 use crate::job::owners::Met;
 use crate::job::read_pack::{DirPlan, READS_PER_FILE_MAX};
 use crate::limits::{
-    CHUNK_BYTES, DELTA_ENDS_WAITING_MAX, DELTA_SUMS_BYTES_MAX, LARGE_FILES_OPEN_MAX,
+    CHUNK_BYTES, DELTA_ENDS_WAITING_MAX, DELTA_SUMS_BYTES_MAX, DELTA_SUMS_SHARE,
+    LARGE_FILES_OPEN_MAX, SUM_BYTES,
 };
 use crate::model::entry::Stat;
 use crate::model::id::FileId;
@@ -264,7 +265,12 @@ impl<D: Disk> Sender<D> {
         large.state = State::Begun { fd, stat };
         let deltas = self.deltas.as_ref();
         let deltas = deltas.filter(|deltas| stat.size >= deltas.bytes_min().max(1));
-        large.basis_bytes = large.basis_bytes.filter(|_| deltas.is_some());
+        large.basis_bytes = large
+            .basis_bytes
+            .zip(deltas)
+            .map(|(bytes, deltas)| (bytes, deltas.layout(bytes).blocks_count()))
+            .filter(|(_, blocks)| sums_are_small(*blocks, stat.size))
+            .map(|(bytes, _)| bytes);
         large
             .basis_bytes
             .zip(deltas)
@@ -443,9 +449,10 @@ impl<D: Disk> Sender<D> {
             if stat.is_sparse && chunk_bytes_at(offset, stat.size) == Some(len))
     }
 
-    /// A file that has begun and is not done with yet.
-    pub fn begun_file(&self, file: FileId) -> Option<&Large<D>> {
-        self.open.get(&file).or_else(|| self.unsettled.get(&file))
+    /// A file that goes as a delta, of which nobody has said yet that it is wrong.
+    pub fn delta_of(&self, file: FileId) -> Option<&Large<D>> {
+        let open = self.open.get(&file).filter(|large| large.is_good_delta());
+        open.or_else(|| self.unsettled.get(&file))
     }
 
     /// The basis was not what its sums said: the file goes again, whole.
@@ -454,7 +461,8 @@ impl<D: Disk> Sender<D> {
             self.send_whole(large);
             return After::More;
         }
-        let Some(large) = self.open.get_mut(&file) else {
+        let open = self.open.get_mut(&file);
+        let Some(large) = open.filter(|large| large.is_good_delta()) else {
             return After::More;
         };
         large.is_wrong = true;
@@ -557,6 +565,12 @@ impl<D: Disk> Sender<D> {
     }
 }
 
+/// Whether the sums of so many blocks are worth having for a file of that size: nobody reads a basis of
+/// a terabyte to spare some hundred kilobytes.
+fn sums_are_small(blocks_count: u64, size: u64) -> bool {
+    blocks_count.saturating_mul(SUM_BYTES as u64) <= size / DELTA_SUMS_SHARE
+}
+
 impl<D: Disk> State<D> {
     fn fd(&self) -> Option<SharedFd<D>> {
         match self {
@@ -567,6 +581,10 @@ impl<D: Disk> State<D> {
 }
 
 impl<D: Disk> Large<D> {
+    fn is_good_delta(&self) -> bool {
+        self.basis_bytes.is_some() && !self.is_wrong
+    }
+
     /// The target gave it up; that was told already.
     pub fn was_stopped(&self) -> bool {
         self.tries >= READS_PER_FILE_MAX

@@ -1,10 +1,12 @@
 //! `Head`, the 16 bytes before every payload, and the checks over both.
 
+use std::sync::LazyLock;
+
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 use super::data::DATA_HEAD_BYTES;
 use super::error::WireError;
-use crate::limits::{FRAME_HEAD_BYTES, PAYLOAD_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES, FRAME_HEAD_BYTES, PAYLOAD_BYTES_MAX};
 
 /// The kinds of frames. 0x70 to 0x7f are ignorable by definition: a peer that does not know them
 /// reads over them.
@@ -219,6 +221,17 @@ impl FileDigest {
         placed[..8].copy_from_slice(&offset.to_le_bytes());
         placed[8..].copy_from_slice(&chunk.to_le_bytes());
         self.0 = self.0.wrapping_add(XxHash3_128::oneshot(&placed));
+    }
+}
+
+/// `chunk_digest` of so many zeros; of a whole chunk it is worked out once.
+pub fn hole_digest(len: usize) -> u128 {
+    static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
+    static WHOLE: LazyLock<u128> = LazyLock::new(|| chunk_digest(&ZEROS));
+    if len == CHUNK_BYTES {
+        *WHOLE
+    } else {
+        chunk_digest(&ZEROS[..len])
     }
 }
 

@@ -437,7 +437,8 @@
 //! target need not write it. A source sends a chunk so where its own file is sparse.
 //!
 //! A target does not insist on whole chunks and keeps no list of them: one that is short before the
-//! end of the file, or that comes twice, makes the file fail at its END.
+//! end of the file, or that comes twice, makes the file fail at its END. More bytes in all than BEGIN
+//! said are an error.
 //!
 //! **Chunk digest**: XXH3-128 (seed 0, default secret) of the content, as the number high · 2^64 +
 //! low. A chunk whose digest does not agree is damage on the way, and an error.

@@ -125,6 +125,17 @@ fn a_local_dest_gets_whole_files_unless_deltas_are_asked_for(scene) {
 }
 
 on_routes! { tcp;
+fn a_basis_far_larger_than_its_file_is_not_read(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("f"), content::noise(76, MIB));
+    plant::sparse(scene.dst().join("f"), 1 << 40);
+    let summary = scene.push(&["--json"]).run().ok().summary();
+    assert_eq!((summary.literal_bytes, summary.matched_bytes), (MIB as u64, 0));
+    scene.assert_arrived();
+}
+}
+
+on_routes! { tcp;
 fn many_changed_files_arrive_side_by_side(scene) {
     for number in 0..300 {
         let old = content::noise(number, 270_000 + number as usize * 100);

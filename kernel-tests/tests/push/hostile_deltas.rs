@@ -300,3 +300,30 @@ fn forged_sums_end_the_push_or_only_cost_their_matches(scene) {
     }
 }
 }
+
+on_routes! { tcp;
+fn a_file_that_has_no_basis_is_not_wanted_again(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("large"), vec![7; 3 * evil::CHUNK]);
+    let server = EvilServer::start(move |mut stream| {
+        use std::io::Write;
+        let again = |file: &[u8]| evil::frame(evil::STOP, &Bytes::new().u8(3).raw(file).0);
+        let listing = evil::section(ROOT, evil::COMPLETE, 0, &[]);
+        let _ = stream.write_all(&evil::welcome(evil::VERSION));
+        while let Some(frame) = evil::read_frame(&mut stream) {
+            let reply = match frame.kind {
+                evil::LIST => evil::frame(evil::LISTING, &listing),
+                evil::DATA | evil::END => again(&frame.payload[..4]),
+                evil::DONE => evil::report(0),
+                _ => continue,
+            };
+            if stream.write_all(&reply).is_err() {
+                return;
+            }
+        }
+    });
+    let dest = format!("sy://127.0.0.1:{}/m/dst", server.port());
+    let outcome = Push::new(dest).from(slash(scene.src())).option("--json").run().ok();
+    assert_eq!(outcome.summary().literal_bytes, 3 * evil::CHUNK as u64, "it went once: {outcome}");
+}
+}

@@ -279,7 +279,7 @@ fn a_log_that_grows_all_the_time_arrives_as_far_as_it_got(scene) {
 on_routes! { embedded, tcp;
 fn a_file_that_never_rests_is_named_and_keeps_its_old_version_there(scene) {
     require!(Need::Sy);
-    let busy = scene.src().join("busy");
+    let (busy, there) = (scene.src().join("busy"), scene.dst().join("busy"));
     plant::file(&busy, [b'a'; 5000]);
     scene.push::<&str>(&[]).run().ok();
     {
@@ -290,9 +290,18 @@ fn a_file_that_never_rests_is_named_and_keeps_its_old_version_there(scene) {
             file.write_all(&[letter; 5000]).expect("it is written");
         });
         guard::wait_until("some writes", || writer.count() > 10);
-        scene.push::<&str>(&[]).run().exits(23).complains(&["busy", "changes while it is read"]);
+        // On a busy machine the writer may have to rest itself, and then so does the file.
+        let outcome = (0..20).find_map(|_| {
+            let before = std::fs::read(&there).expect("it is there");
+            let outcome = scene.push::<&str>(&[]).run().exits_one_of(&[0, 23]);
+            let after = std::fs::read(&there).expect("it is there");
+            assert_eq!(after, [after[0]; 5000], "one version");
+            let is_named = outcome.code == Some(23);
+            assert!(!is_named || after == before, "it keeps the version that it had");
+            is_named.then_some(outcome)
+        });
+        outcome.expect("some push finds it changing").complains(&["busy", "changes while it is read"]);
     }
-    assert_eq!(std::fs::read(scene.dst().join("busy")).expect("it is there"), [b'a'; 5000]);
     scene.push::<&str>(&[]).run().ok();
     scene.assert_arrived();
 }

@@ -74,7 +74,7 @@ impl<D: Disk> Source<D> {
     }
 
     fn resends(&mut self, file: FileId) {
-        let Some(Large { plan, index, .. }) = self.sender.begun_file(file) else {
+        let Some(Large { plan, index, .. }) = self.sender.delta_of(file) else {
             return;
         };
         let entry = plan.listing.get(*index);

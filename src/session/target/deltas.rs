@@ -64,11 +64,9 @@ impl<D: Disk> Target<D> {
         let file = head.file;
         let incoming = self.incoming.get_mut(&file);
         let incoming = incoming.ok_or(WireError::UnknownFile(file.0))?;
-        let chunk_bytes = chunk_bytes_at(head.offset, incoming.size)
-            .filter(|_| incoming.end.is_none())
-            .ok_or(WireError::BeyondSize(file.0))?;
-        incoming.received = incoming.received.saturating_add(chunk_bytes as u64);
-        incoming.digest.add(head.offset, head.digest);
+        let chunk_bytes =
+            chunk_bytes_at(head.offset, incoming.size).ok_or(WireError::BeyondSize(file.0))?;
+        incoming.enter(file, &head, chunk_bytes as u64)?;
         if !incoming.is_delta {
             let why = "it has no basis".to_owned();
             return Err(WireError::Tokens { file: file.0, why }.into());

@@ -7,20 +7,17 @@ use crate::job::Work;
 use crate::job::basis::Basis;
 use crate::job::large::{EndLarge, Fate};
 use crate::job::tree::{Fatal, is_fatal};
-use crate::limits::{CHUNK_BYTES, FRAME_HEAD_BYTES};
+use crate::limits::FRAME_HEAD_BYTES;
 use crate::model::id::FileId;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::SharedFd;
 use crate::ops::{Buf, Disk, Errno};
 use crate::session::SessionError;
 use crate::wire::data::{Codec, DataHead, End};
-use crate::wire::head::chunk_digest;
+use crate::wire::head::{chunk_digest, hole_digest};
 use crate::wire::report::Stop;
 use crate::wire::sign::chunk_bytes_at;
 use crate::wire::{FrameKind, Head, WireError};
-
-/// What stands in a hole.
-static ZEROS: [u8; CHUNK_BYTES] = [0; CHUNK_BYTES];
 
 impl<D: Disk> Target<D> {
     pub(super) fn file_frame(&mut self, head: Head, buf: Buf) -> Result<(), SessionError> {
@@ -71,42 +68,28 @@ impl<D: Disk> Target<D> {
         head: &Head,
         buf: &Buf,
     ) -> Result<Option<(SharedFd<D>, usize, u64)>, SessionError> {
-        let (
-            DataHead {
-                file,
-                offset,
-                digest,
-                codec,
-            },
-            content,
-        ) = DataHead::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
+        let (head, content) = DataHead::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
+        let DataHead { file, offset, .. } = head;
         let incoming = self
             .incoming
             .get_mut(&file)
             .expect("looked up by the caller");
-        let content = match codec {
-            Codec::Plain => content,
-            Codec::Hole => &ZEROS[..chunk_bytes_at(offset, incoming.size).unwrap_or(0)],
+        let (len, digest) = match head.codec {
+            Codec::Plain => (content.len(), chunk_digest(content)),
+            Codec::Hole => {
+                let len = chunk_bytes_at(offset, incoming.size).unwrap_or(0);
+                (len, hole_digest(len))
+            }
         };
-        let len = content.len() as u64;
-        let fits = incoming.end.is_none()
-            && len > 0
-            && offset
-                .checked_add(len)
-                .is_some_and(|end| end <= incoming.size);
-        if !fits {
-            return Err(WireError::BeyondSize(file.0).into());
-        }
-        if chunk_digest(content) != digest {
+        incoming.enter(file, &head, len as u64)?;
+        if digest != head.digest {
             return Err(WireError::BodyDamaged {
                 kind: FrameKind::Data as u8,
             }
             .into());
         }
-        incoming.received = incoming.received.saturating_add(len);
-        incoming.digest.add(offset, digest);
-        self.totals.literal_bytes += len;
-        if codec == Codec::Hole {
+        self.totals.literal_bytes += len as u64;
+        if head.codec == Codec::Hole {
             incoming.has_holes = true; // It grows over them at its end.
             return Ok(None);
         }
@@ -114,7 +97,7 @@ impl<D: Disk> Target<D> {
             return Ok(None);
         };
         incoming.writes_in_flight += 1;
-        Ok(Some((Arc::clone(fd), content.len(), offset)))
+        Ok(Some((Arc::clone(fd), len, offset)))
     }
 
     pub(super) fn written(&mut self, file: FileId, result: Result<(), Errno>) {
@@ -151,8 +134,12 @@ impl<D: Disk> Target<D> {
         };
         let incoming = self.incoming.remove(&file).expect("looked up above");
         self.weaving.ended(file);
-        if incoming.is_delta && !incoming.is_wrong && end.digest.is_some() {
+        let was_stopped = incoming.is_wrong || incoming.failed.is_some() || incoming.fd.is_none();
+        if incoming.is_delta && !was_stopped && end.digest.is_some() {
             self.stops.push_back(Stop::Settled(file));
+        }
+        if self.incoming.is_empty() {
+            self.weaving.rest();
         }
         if incoming.fd.is_none() {
             return;
