@@ -38,7 +38,8 @@
 //! ```
 //!
 //! [`stage::scan`] says which directory to list next. [`stage::generator`] merges what a job found
-//! there with the target's LISTING of it and gives each name a verdict. [`stage::packer`] cuts what
+//! there with the target's LISTING of it and gives each name a verdict; where the content of a file is to
+//! decide, [`stage::checks`] has both sides read it first. [`stage::packer`] cuts what
 //! is to be done into PACKs, which jobs fill with small files, straight into the block that is sent;
 //! [`stage::sender`] reads large ones chunk by chunk. [`session::source`] joins the four.
 //! [`session::target`] has PACKs applied in order, their entries side by side, writes chunks as they come, and reports.
@@ -87,6 +88,7 @@
 //! | descriptors | `DIR_FDS_OPEN_MAX` directories a session; files: `LARGE_FILES_OPEN_MAX` at a source, `INCOMING_FILES_MAX` at a target |
 //! | names of owners | `OWNERS_DECLARED_MAX`; a target keeps each until it is looked up, then numbers that differ |
 //! | sums of the blocks of old versions | `DELTA_SUMS_BYTES_MAX` at a source; a target sums what is asked for, and keeps none |
+//! | files that are compared by content | `CHECK_FILES_MAX` a CHECK, `CHECKS_WAITING_MAX` CHECKs, their names and digests; besides, 16 bytes for each in a directory that waits for its verdicts |
 //! | requests and notices that wait | `LISTS_WAITING_MAX`, `NOTICES_WAITING_MAX`; beyond them the target stops receiving |
 //!
 //! No side holds an index of the whole tree, with one exception: files above

@@ -68,6 +68,20 @@ pub const DELTA_JOBS_MAX: usize = POOL_THREADS;
 /// begins more: some hundred bytes each.
 pub const DELTA_ENDS_WAITING_MAX: usize = 1024;
 
+/// Files that one CHECK asks for, some 40 bytes each: what a job reads in some milliseconds, if they are small.
+pub const CHECK_FILES_MAX: usize = 1024;
+/// CHECKs that are not answered yet. Full ones make 80,000 small files a second at a round trip of 100
+/// ms, or 640 MiB/s of large ones; a target keeps at most 2 MiB for them.
+pub const CHECKS_WAITING_MAX: usize = 8;
+/// Bytes of files that are read for their digests before the job goes back in line, and at which a
+/// CHECK is full: some milliseconds.
+pub const DIGEST_BUDGET_BYTES: u64 = 8 * 1024 * 1024;
+/// What opening a file takes, in bytes that could be read instead: 4 us.
+pub const DIGEST_OPEN_BYTES: u64 = 16 * 1024;
+/// Jobs of one side of a session that read files for their digests at the same time: what a pool has
+/// threads for.
+pub const DIGEST_JOBS_MAX: usize = POOL_THREADS;
+
 /// Bytes of listings that the source holds ahead of the merge before it stops listing.
 pub const LOOKAHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Directories that one list job takes at once.

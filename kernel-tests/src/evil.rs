@@ -19,6 +19,7 @@ pub const DONE: u8 = 0x06;
 pub const SIGN: u8 = 0x07;
 pub const TOKENS: u8 = 0x08;
 pub const OWNERS: u8 = 0x09;
+pub const CHECK: u8 = 0x0a;
 /// The first of the kinds that a peer reads over.
 pub const IGNORABLE: u8 = 0x70;
 pub const WELCOME: u8 = 0x81;
@@ -29,6 +30,7 @@ pub const REPORT: u8 = 0x85;
 pub const REFUSED: u8 = 0x86;
 pub const SIGNATURE: u8 = 0x87;
 pub const MAPPED: u8 = 0x88;
+pub const DIGESTS: u8 = 0x89;
 
 pub const VERSION: u16 = 1;
 pub const HEAD_BYTES: usize = 16;

@@ -134,6 +134,12 @@ pub struct PushArgs {
         help_heading = "What is done"
     )]
     pub block_size: Option<u32>,
+    /// Compare files by content, not by size and time
+    ///
+    /// Files of one name and one size are read on both sides; what is the same stays, and a time or mode
+    /// that differs is mended. --ignore-times and --size-only change nothing beside it, as in rsync.
+    #[arg(short, long, help_heading = "What is done")]
+    pub checksum: bool,
     /// Send every file, whatever its size and time
     #[arg(
         short = 'I',
@@ -241,10 +247,11 @@ pub struct PushArgs {
 
 impl PushArgs {
     pub fn sameness(&self) -> Sameness {
-        match (self.ignore_times, self.size_only) {
-            (true, _) => Sameness::Never,
-            (false, true) => Sameness::Size,
-            (false, false) => Sameness::SizeAndTime,
+        match (self.checksum, self.ignore_times, self.size_only) {
+            (true, _, _) => Sameness::Content,
+            (false, true, _) => Sameness::Never,
+            (false, false, true) => Sameness::Size,
+            (false, false, false) => Sameness::SizeAndTime,
         }
     }
 }
@@ -272,7 +279,7 @@ fn durability(name: String) -> Durability {
 }
 
 /// Flags of rsync's that are typed most and that sy does not have.
-const RSYNC_FLAGS: [(&str, &str); 23] = [
+const RSYNC_FLAGS: [(&str, &str); 21] = [
     ("-z", "leave it out; over ssh, -e 'ssh -C' compresses"),
     (
         "--compress",
@@ -296,11 +303,6 @@ const RSYNC_FLAGS: [(&str, &str); 23] = [
     ("--xattrs", "leave it out: extended attributes stay behind"),
     ("-S", "leave it out: large holes of a file stay holes"),
     ("--sparse", "leave it out: large holes of a file stay holes"),
-    ("-c", "touch what is to be sent again: size and time decide"),
-    (
-        "--checksum",
-        "touch what is to be sent again: size and time decide",
-    ),
     ("-r", ALWAYS_ON),
     ("-t", ALWAYS_ON),
     ("-l", ALWAYS_ON),
@@ -385,6 +387,22 @@ pub(crate) mod tests {
         assert_eq!(args.rsh.as_deref(), Some("ssh -p 1".as_ref()));
         assert_eq!(args.sy_path.as_deref(), Some("/opt/sy-server".as_ref()));
         assert_eq!(args.paths.len(), 3);
+    }
+
+    #[test]
+    fn content_decides_before_size_and_time_do() {
+        let sameness = |flags: &[&str]| push(&[flags, &["a", "b"]].concat()).sameness();
+        assert_eq!(sameness(&[]), Sameness::SizeAndTime);
+        assert_eq!(sameness(&["-I"]), Sameness::Never);
+        assert_eq!(sameness(&["--size-only"]), Sameness::Size);
+        for flags in [
+            &["-c"][..],
+            &["-Ic"],
+            &["--checksum", "--size-only"],
+            &["-I", "-c"],
+        ] {
+            assert_eq!(sameness(flags), Sameness::Content, "{flags:?}");
+        }
     }
 
     #[test]

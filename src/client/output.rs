@@ -353,8 +353,9 @@ fn itemized(change: Change, is_remote: bool) -> String {
         What::Make => "+".repeat(9),
         What::Update | What::Meta => {
             let letter = |differs: bool, letter: char| if differs { letter } else { '.' };
-            // The value of a link or device; the content of a file is not compared, as without -c.
-            let is_value = change.what == What::Update && change.kind != Kind::File;
+            // The value of a link or device; the content of a file with -c only.
+            let is_value = change.what == What::Update
+                && (change.kind != Kind::File || change.content_differs);
             let is_sized = change.size_differs && change.kind == Kind::File;
             [
                 letter(is_value, 'c'),
@@ -692,15 +693,7 @@ mod tests {
     }
 
     fn change(kind: Kind, what: What) -> Change {
-        Change {
-            kind,
-            what,
-            size_differs: false,
-            mtime_differs: false,
-            mode_differs: false,
-            owner_differs: false,
-            group_differs: false,
-        }
+        Change::new(kind, what)
     }
 
     fn item(kind: Kind, what: What, path: &[u8]) -> Tell {
@@ -789,10 +782,15 @@ mod tests {
             group_differs: true,
             ..change(kind, what)
         };
+        let by_content = Change {
+            content_differs: true,
+            ..full(Kind::File, What::Update)
+        };
         for (change, is_remote, expected) in [
             (full(Kind::File, What::Update), true, "<f.stpog..."),
             (full(Kind::File, What::Update), false, ">f.stpog..."),
             (full(Kind::File, What::Make), false, ">f+++++++++"),
+            (by_content, false, ">fcstpog..."),
             (full(Kind::Symlink, What::Update), true, "cLc.tpog..."),
             (full(Kind::BlockDevice, What::Make), true, "cD+++++++++"),
             (full(Kind::Fifo, What::Make), true, "cS+++++++++"),

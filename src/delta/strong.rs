@@ -87,6 +87,37 @@ impl StrongHasher {
     }
 }
 
+/// Bytes of the digest of a file's content.
+pub const DIGEST_BYTES: usize = 16;
+
+/// HighwayHash-128 of a file's content: what decides that two files are the same without either of
+/// them travelling. Nobody looks at the bytes again where it agrees, hence twice the length of a
+/// block's, and hence the key: who may write to one of the two files can't make another content that agrees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ContentDigest(pub [u8; DIGEST_BYTES]);
+
+/// The digest of a file that comes in pieces.
+#[derive(Clone, Debug)]
+pub struct ContentHasher(HighwayHasher);
+
+impl ContentHasher {
+    pub fn new(key: &Key) -> Self {
+        Self(hasher(key))
+    }
+
+    pub fn append(&mut self, piece: &[u8]) {
+        self.0.append(piece);
+    }
+
+    pub fn finish(self) -> ContentDigest {
+        let [low, high] = self.0.finalize128().map(u64::to_le_bytes);
+        ContentDigest(std::array::from_fn(|at| match at {
+            0..8 => low[at],
+            _ => high[at - 8],
+        }))
+    }
+}
+
 fn hasher(key: &Key) -> HighwayHasher {
     HighwayHasher::new(highway::Key(key.0))
 }
@@ -103,6 +134,33 @@ mod tests {
             let input: Vec<u8> = (0..len).collect();
             assert_eq!(Strong::of(&key, &input), Strong(hash.to_le_bytes()));
         }
+    }
+
+    #[test]
+    fn the_published_vectors_of_its_long_form_in_pieces_too() {
+        let key = Key::new(&std::array::from_fn(|at| u8::try_from(at).unwrap()));
+        for (len, words) in [
+            (0, [0x0FED_268F_9D8F_FEC7_u64, 0x3356_5E76_7F09_3E6F]),
+            (1, [0xD6B0_A889_3681_E7A8, 0xDC29_1DF9_EB9C_DCB4]),
+        ] {
+            let mut hasher = ContentHasher::new(&key);
+            (0..len).for_each(|byte| hasher.append(&[byte]));
+            assert_eq!(
+                hasher.finish().0[..],
+                words.map(u64::to_le_bytes).concat()[..]
+            );
+        }
+        let content: Vec<u8> = (0..5000_u32).map(|at| (at * 7 % 251) as u8).collect();
+        let of = |key: &Key, pieces: &[&[u8]]| {
+            let mut hasher = ContentHasher::new(key);
+            pieces.iter().for_each(|piece| hasher.append(piece));
+            hasher.finish()
+        };
+        for cut in [0, 1, 31, 32, 33, 4096, 5000] {
+            let (first, rest) = content.split_at(cut);
+            assert_eq!(of(&key, &[first, rest]), of(&key, &[&content]));
+        }
+        assert_ne!(of(&Key::new(&[4; 32]), &[&content]), of(&key, &[&content]));
     }
 
     #[test]

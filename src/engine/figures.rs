@@ -42,7 +42,7 @@ pub(super) enum Timed {
 }
 
 /// What was timed, and on which lane, as both are printed; by `Timed::index`.
-const ROWS: [(&str, &str); 20] = [
+const ROWS: [(&str, &str); 21] = [
     ("receive", "ring"),
     ("send", "ring"),
     ("read", "ring"),
@@ -63,6 +63,7 @@ const ROWS: [(&str, &str); 20] = [
     ("match", "pool"),
     ("sign", "pool"),
     ("weave", "pool"),
+    ("digest", "pool"),
 ];
 
 impl Timed {
@@ -89,6 +90,7 @@ impl Timed {
             Self::Job(JobKind::Match) => 17,
             Self::Job(JobKind::Sign) => 18,
             Self::Job(JobKind::Weave) => 19,
+            Self::Job(JobKind::Digest) => 20,
         }
     }
 }
@@ -175,6 +177,7 @@ mod tests {
             JobKind::Match,
             JobKind::Sign,
             JobKind::Weave,
+            JobKind::Digest,
             JobKind::CommitLarge,
             JobKind::Sync,
             JobKind::Other,

@@ -8,6 +8,7 @@
 //! | `PackJob` | source | reads small files into a PACK |
 //! | `OpenLarge`, `CheckLarge` | source | before and after a large file's content |
 //! | `MatchChunk` | source | matches a chunk with the sums of its basis |
+//! | `DigestFiles` | both | reads files for the digests of their contents |
 //! | `OpenDest` | target | finds or makes DEST |
 //! | `ResolveOwners` | target | finds the numbers of declared owners |
 //! | `ListTarget` | target | lists directories into LISTING frames |
@@ -21,6 +22,7 @@
 pub mod apply_pack;
 pub mod basis;
 pub mod dest;
+pub mod digest;
 pub mod dir;
 pub mod entry;
 pub mod large;
@@ -44,6 +46,7 @@ pub enum Work<D: Disk> {
     OpenLarge(large::OpenLarge<D>),
     CheckLarge(large::CheckLarge<D>),
     Match(Box<matching::MatchChunk<D>>),
+    Digest(Box<digest::DigestFiles<D>>),
     OpenDest(Box<dest::OpenDest<D>>),
     ResolveOwners(owners::ResolveOwners<D>),
     ListTarget(Box<list::ListTarget<D>>),
@@ -66,6 +69,7 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::Pack(job) => job.run(disk),
             Self::OpenLarge(job) => job.run(disk),
             Self::Match(job) => job.run(disk),
+            Self::Digest(job) => job.run(disk),
             Self::OpenDest(job) => job.run(disk),
             Self::ResolveOwners(job) => job.run(disk),
             Self::Sign(job) => job.run(disk),
@@ -85,6 +89,7 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::ListTarget(_) => JobKind::ListTarget,
             Self::Apply(_) => JobKind::ApplyPack,
             Self::Match(_) => JobKind::Match,
+            Self::Digest(_) => JobKind::Digest,
             Self::Sign(_) => JobKind::Sign,
             Self::Weave(_) => JobKind::Weave,
             Self::EndLarge(_) => JobKind::CommitLarge,
@@ -105,6 +110,7 @@ impl<D: Disk> Job<D> for Work<D> {
             | Self::OpenLarge(_)
             | Self::CheckLarge(_)
             | Self::Match(_)
+            | Self::Digest(_)
             | Self::OpenDest(_)
             | Self::ResolveOwners(_)
             | Self::ListTarget(_)

@@ -32,6 +32,8 @@ pub enum Sameness {
     Size,
     /// Nothing: every file is sent again.
     Never,
+    /// The same content, whatever its time; a time that differs is mended.
+    Content,
 }
 
 /// The wishes of one push.

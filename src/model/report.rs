@@ -51,11 +51,30 @@ pub struct Change {
     pub kind: Kind,
     pub what: What,
     /// For `What::Update` and `What::Meta`: which properties differ.
+    ///
+    /// Of a regular file, where the push goes by content; without it content is not looked at.
+    pub content_differs: bool,
     pub size_differs: bool,
     pub mtime_differs: bool,
     pub mode_differs: bool,
     pub owner_differs: bool,
     pub group_differs: bool,
+}
+
+impl Change {
+    /// One of which nothing is said to differ.
+    pub fn new(kind: Kind, what: What) -> Self {
+        Self {
+            kind,
+            what,
+            content_differs: false,
+            size_differs: false,
+            mtime_differs: false,
+            mode_differs: false,
+            owner_differs: false,
+            group_differs: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

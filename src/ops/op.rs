@@ -37,6 +37,7 @@ pub enum JobKind {
     Match,
     Sign,
     Weave,
+    Digest,
     CommitLarge,
     Sync,
     Other,

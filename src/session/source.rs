@@ -22,8 +22,9 @@ use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Change, Exit, Side, Tell, Totals, Trouble, What, Why};
 use crate::model::time::Moment;
 use crate::ops::{BlockPool, Buf, Disk, Errno};
+use crate::stage::checks::{CheckBounds, Checking, Checks};
 use crate::stage::delta::{DeltaRules, Deltas};
-use crate::stage::generator::{Deletes, Merge, Rules, dir_differs};
+use crate::stage::generator::{Merge, Merged, Rules, dir_differs};
 use crate::stage::packer::{Building, Packer};
 use crate::stage::scan::{Known, LookAhead, Node, Progress, Scan};
 use crate::stage::sender::{After, Chunk, Large, Sender};
@@ -37,6 +38,7 @@ use crate::wire::pack::PackOp;
 use crate::wire::report::{Done, Notice, Report};
 use crate::wire::{FrameKind, Head, WireError, seal};
 
+mod checks;
 mod deltas;
 
 /// What is pushed.
@@ -92,6 +94,7 @@ pub struct Source<D: Disk> {
     scan: Scan<D>,
     packer: Packer<D>,
     sender: Sender<D>,
+    checks: Checks<D>,
     root_job: Option<SourceDir<D>>,
     /// Directories whose LIST is to be sent.
     requests: VecDeque<DirId>,
@@ -120,6 +123,7 @@ impl<D: Disk> Source<D> {
         sources: Sources<D>,
     ) -> Self {
         let cache = Arc::new(FdCache::new(DIR_FDS_OPEN_MAX));
+        let checks = Checks::new(&hello.sum_key);
         let root_is_listed = sources.origins.iter().any(|origin| origin.is_listed);
         Self {
             state: State::New,
@@ -138,6 +142,7 @@ impl<D: Disk> Source<D> {
             cache,
             packer: Packer::default(),
             sender: Sender::new(None),
+            checks,
             root_job: None,
             requests: VecDeque::new(),
             jobs: VecDeque::new(),
@@ -159,6 +164,11 @@ impl<D: Disk> Source<D> {
     /// Bounds the scan's look-ahead by other figures than the usual ones.
     pub fn look_ahead(&mut self, look_ahead: LookAhead) {
         self.scan.look_ahead(look_ahead);
+    }
+
+    /// Asks for digests by other figures than the usual ones.
+    pub fn bound_checks(&mut self, bounds: CheckBounds) {
+        self.checks.bounds = bounds;
     }
 
     /// What changed goes as a delta, where these allow it.
@@ -412,6 +422,9 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_requests(blocks) {
             return Some(action);
         }
+        if let Some(action) = self.poll_checks(blocks) {
+            return Some(action);
+        }
         if let Some(job) = self.sender.open_next(now, &self.cache, self.met.as_ref()) {
             return Some(Action::Job(Work::OpenLarge(job)));
         }
@@ -558,6 +571,7 @@ impl<D: Disk> Source<D> {
             FrameKind::Notice if self.welcome.is_some() => self.notices(payload),
             FrameKind::Stop if self.welcome.is_some() => self.stops(payload),
             FrameKind::Signature if self.welcome.is_some() => self.signature(payload),
+            FrameKind::Digests if self.welcome.is_some() => self.digests(payload),
             FrameKind::Report if self.welcome.is_some() => self.reported(payload),
             FrameKind::Welcome
             | FrameKind::Mapped
@@ -565,6 +579,7 @@ impl<D: Disk> Source<D> {
             | FrameKind::Notice
             | FrameKind::Stop
             | FrameKind::Signature
+            | FrameKind::Digests
             | FrameKind::Report => out_of_order(),
             FrameKind::Hello
             | FrameKind::List
@@ -574,6 +589,7 @@ impl<D: Disk> Source<D> {
             | FrameKind::Owners
             | FrameKind::Sign
             | FrameKind::Tokens
+            | FrameKind::Check
             | FrameKind::Done => out_of_order(),
         }
     }
@@ -706,18 +722,13 @@ impl<D: Disk> Source<D> {
             });
             self.totals.specials_skipped += merged.specials_skipped;
             let items = with_names(&listing, items);
-            self.plan(
-                dir,
-                listing,
-                merged.verdicts,
-                (merged.deletes, merged.bases),
-            );
             for (subdirs, known) in [
                 (&merged.dirs_differ, Known::Differs),
                 (&merged.dirs_absent, Known::Absent),
             ] {
                 self.scan.subdirs_are(dir, subdirs, known);
             }
+            self.plan(dir, listing, merged);
             self.tell_items(dir, items);
         }
         Ok(())
@@ -790,6 +801,7 @@ impl<D: Disk> Source<D> {
             Work::OpenLarge(job) => self.opened(job),
             Work::CheckLarge(job) => self.finish_large(job.file, job.is_consistent, Why::Changing),
             Work::Match(job) => self.matched(*job),
+            Work::Digest(job) => self.digested(job),
             Work::OpenDest(_)
             | Work::ResolveOwners(_)
             | Work::ListTarget(_)
@@ -1012,13 +1024,7 @@ impl<D: Disk> Source<D> {
 
     // ---- plans and packs ----
 
-    fn plan(
-        &mut self,
-        id: DirId,
-        listing: Listing,
-        verdicts: Vec<Verdict>,
-        (deletes, bases): (Deletes, Vec<(u32, u64)>),
-    ) {
+    fn plan(&mut self, id: DirId, listing: Listing, merged: Merged) {
         let read_as = if id == ROOT {
             self.single_file.clone()
         } else {
@@ -1029,15 +1035,18 @@ impl<D: Disk> Source<D> {
             id,
             origins: node.origins.clone(),
             listing,
-            verdicts,
-            bases,
+            verdicts: merged.verdicts,
+            bases: merged.bases,
             read_as,
         };
-        node.progress = Progress::Ready {
-            plan: Arc::new(plan),
-            deletes,
-            next: 0,
-        };
+        let checking = Checking::new(plan, merged.deletes, merged.unsure);
+        match checking.is_settled() {
+            true => node.progress = checking.ready(&mut |_, _, _| {}),
+            false => {
+                node.progress = Progress::Checking(Box::new(checking));
+                self.checks.queue(id);
+            }
+        }
     }
 
     /// Fills the PACK under construction with what may go now.
@@ -1077,7 +1086,10 @@ impl<D: Disk> Source<D> {
         // What was listed at the target is there, whatever became of the directory above.
         node.is_new |= parent_is_new && matches!(node.progress, Progress::Listed { .. });
         let is_new = node.is_new;
-        if matches!(node.progress, Progress::Asked { .. }) {
+        if matches!(
+            node.progress,
+            Progress::Asked { .. } | Progress::Checking(_)
+        ) {
             return false;
         }
         if node.is_lost {
@@ -1089,6 +1101,7 @@ impl<D: Disk> Source<D> {
             Progress::Listed { .. } if is_new => {}
             Progress::Listed { .. }
             | Progress::Asked { .. }
+            | Progress::Checking(_)
             | Progress::Listing
             | Progress::Packed => return false,
         }
@@ -1114,7 +1127,7 @@ impl<D: Disk> Source<D> {
         });
         self.totals.specials_skipped += merged.specials_skipped;
         let items = with_names(&listing, items);
-        self.plan(id, listing, merged.verdicts, Default::default());
+        self.plan(id, listing, merged);
         self.tell_items(id, items);
         true
     }
@@ -1122,15 +1135,7 @@ impl<D: Disk> Source<D> {
     fn make_dir(&mut self, id: DirId, parent: DirId, name: &[u8], mode: u16) {
         if self.wants_items {
             let path = self.scan.path(id);
-            let change = Change {
-                kind: Kind::Dir,
-                what: What::Make,
-                size_differs: false,
-                mtime_differs: false,
-                mode_differs: false,
-                owner_differs: false,
-                group_differs: false,
-            };
+            let change = Change::new(Kind::Dir, What::Make);
             self.tells.push_back(Tell::Item { change, path });
         }
         if self.hello.policy.dry_run {

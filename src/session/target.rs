@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::checking::Checking;
 pub use super::door::{Doorkeeper, Exports, OwnRights};
 use super::owners::Owners;
 use super::weaving::Weaving;
@@ -115,6 +116,7 @@ pub struct Target<D: Disk> {
     owners: Owners,
     /// What is done with the bases of files.
     weaving: Weaving<D>,
+    checking: Checking<D>,
     requests: VecDeque<TargetDir<D>>,
     is_listing: bool,
     /// A list job whose frame went out and that wants another block.
@@ -177,6 +179,7 @@ impl<D: Disk> Target<D> {
             making_running: 0,
             owners: Owners::default(),
             weaving: Weaving::default(),
+            checking: Checking::default(),
             requests: VecDeque::new(),
             is_listing: false,
             listing: None,
@@ -478,6 +481,9 @@ impl<D: Disk> Target<D> {
         if let Some(action) = self.poll_weaving(env.blocks) {
             return Some(action);
         }
+        if let Some(job) = self.checking.next_job() {
+            return Some(Action::Job(Work::Digest(job)));
+        }
         let has_notes = self.has_notes();
         if has_notes && let Some(action) = self.poll_notices(env.blocks) {
             return Some(action);
@@ -490,6 +496,17 @@ impl<D: Disk> Target<D> {
             let payload_bytes = writer.at();
             self.send(buf, FrameKind::Mapped, payload_bytes);
             return self.send_next();
+        }
+        if self.checking.has_answer()
+            && let Some(mut buf) = self.take_block(env.blocks)
+        {
+            let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
+            self.checking.answer(&mut writer);
+            let payload_bytes = writer.at();
+            self.send(buf, FrameKind::Digests, payload_bytes);
+            if let Some(action) = self.send_next() {
+                return Some(action);
+            }
         }
         if !self.is_listing
             && self.owners.are_told()
@@ -538,6 +555,7 @@ impl<D: Disk> Target<D> {
             && self.writes.is_empty()
             && self.held.is_none()
             && self.weaving.is_idle()
+            && self.checking.is_idle()
             && self.owners.are_told()
     }
 
@@ -553,6 +571,7 @@ impl<D: Disk> Target<D> {
         self.making.clear();
         self.held = None;
         self.recv_held -= self.weaving.drop_waiting();
+        self.checking.drop_waiting();
         self.requests.clear();
         self.listing = None;
         self.owners.drop_waiting();
@@ -694,7 +713,11 @@ impl<D: Disk> Target<D> {
             FrameKind::Data | FrameKind::Tokens | FrameKind::End => {
                 return self.file_frame(head, buf);
             }
-            FrameKind::List | FrameKind::Sign | FrameKind::Owners | FrameKind::Done => {}
+            FrameKind::List
+            | FrameKind::Sign
+            | FrameKind::Check
+            | FrameKind::Owners
+            | FrameKind::Done => {}
             FrameKind::Hello
             | FrameKind::Welcome
             | FrameKind::Listing
@@ -704,6 +727,7 @@ impl<D: Disk> Target<D> {
             | FrameKind::Refused
             | FrameKind::Signature
             | FrameKind::Mapped
+            | FrameKind::Digests
             | FrameKind::Ignorable => return Err(out_of_order.into()),
         }
         self.recv_held -= 1;
@@ -713,6 +737,9 @@ impl<D: Disk> Target<D> {
         }
         if head.kind == FrameKind::Sign {
             return Ok(self.weaving.asked(payload)?);
+        }
+        if head.kind == FrameKind::Check {
+            return Ok(self.checking.asked(payload, &self.tree())?);
         }
         if head.kind == FrameKind::Owners {
             let tree = self.tree();
@@ -735,6 +762,7 @@ impl<D: Disk> Target<D> {
     fn greeted(&mut self, hello: Hello) -> Result<(), SessionError> {
         let admitted = self.doorkeeper.admit(&hello.module);
         self.weaving.set_key(&hello.sum_key);
+        self.checking.set_key(&hello.sum_key);
         self.hello = Some(hello.clone());
         let (scope, rights) = admitted.map_err(|refusal| {
             SessionError::Refused(Refused {
@@ -773,6 +801,7 @@ impl<D: Disk> Target<D> {
             Work::ListTarget(job) => self.list_done(job),
             Work::Apply(job) => self.applied(job)?,
             Work::Sign(job) => self.signed(*job),
+            Work::Digest(job) => self.checking.came_back(job),
             Work::Weave(job) => self.woven(*job)?,
             Work::EndLarge(mut job) => {
                 self.ends_running -= 1;

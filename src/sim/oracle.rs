@@ -182,6 +182,8 @@ pub struct Facts<'a> {
     pub root_is_listed: bool,
     /// The target before the first push, which the quick check may take for what is wanted.
     pub original: &'a Tree,
+    /// The push looks at the content of files.
+    pub is_by_content: bool,
 }
 
 /// How `found` differs from what is expected; empty when it does not, as far as a push keeps it.
@@ -199,7 +201,8 @@ pub fn check_equal(expected: &Expected, found: &Tree, facts: &Facts<'_>) -> Vec<
         if path.is_empty() && !facts.root_is_listed {
             other.meta = entry.meta;
         }
-        let original = facts.original.entries.get(path);
+        let is_looked_at = facts.is_by_content && entry.meta.kind == Kind::File;
+        let original = facts.original.entries.get(path).filter(|_| !is_looked_at);
         if original.is_some_and(|original| {
             passes_for(original, entry) && original.content == other.content
         }) {
@@ -236,6 +239,17 @@ fn passes_for(original: &Entry, wanted: &Entry) -> bool {
     original.meta.kind == wanted.meta.kind
         && len(&original.content) == len(&wanted.content)
         && original.meta.mtime.satisfies(wanted.meta.mtime)
+}
+
+/// Files of `before` that have size and time of what is expected, and another content.
+pub fn lookalikes(expected: &Expected, before: &Tree) -> u64 {
+    let wanted = expected.tree.entries.iter();
+    let looks_alike = |(path, wanted): &(&Vec<u8>, &Entry)| {
+        let was = before.entries.get(*path);
+        wanted.meta.kind == Kind::File
+            && was.is_some_and(|was| passes_for(was, wanted) && was.content != wanted.content)
+    };
+    wanted.filter(looks_alike).count() as u64
 }
 
 /// Every version of content that stood at a path of the sources, and the paths that a local user

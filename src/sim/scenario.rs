@@ -9,11 +9,15 @@ use super::prng::Prng;
 use super::ring::RingWeather;
 use super::tree::{Content, Entry, Shape, Tree};
 use crate::client::plan::Source;
-use crate::limits::{CHUNK_BYTES, DELTA_FILE_BYTES_MIN, LIST_BATCH_DIRS_MAX, PACK_FILE_BYTES_MAX};
+use crate::limits::{
+    CHUNK_BYTES, DELTA_FILE_BYTES_MIN, DIGEST_BUDGET_BYTES, DIGEST_OPEN_BYTES, LIST_BATCH_DIRS_MAX,
+    PACK_FILE_BYTES_MAX,
+};
 use crate::model::entry::Kind;
 use crate::model::owner::{Owner, OwnerKind, OwnerMap};
-use crate::model::policy::{Durability, Policy};
+use crate::model::policy::{Durability, Policy, Sameness};
 use crate::ops::disk::Identity;
+use crate::stage::checks::CheckBounds;
 use crate::stage::delta::DeltaRules;
 use crate::stage::scan::LookAhead;
 use crate::wire::hello::Rights;
@@ -57,6 +61,7 @@ pub struct Scenario {
     pub look_ahead: LookAhead,
     /// `None`: files go whole.
     pub deltas: Option<DeltaRules>,
+    pub check_bounds: CheckBounds,
     /// The wishes of the pushes in the calm.
     pub policy: Policy,
 }
@@ -168,8 +173,18 @@ impl Scenario {
                 &mut target_tree,
             )
         });
+        // Drawn apart, too.
+        let mut compared = Prng::new(seed ^ 0x6368_6563);
+        for weather in &mut weathers {
+            weather.policy.sameness = draw_sameness(&mut compared);
+        }
+        let sameness = draw_sameness(&mut compared);
+        if compared.chance(500) {
+            plant_lookalikes(&mut compared, &sources, &source_tree, &mut target_tree);
+        }
         Self {
             deltas,
+            check_bounds: draw_check_bounds(&mut compared),
             seed,
             is_pair,
             stays: module.is_some(),
@@ -186,6 +201,7 @@ impl Scenario {
                 delete_max: None,
                 allow_empty_source: true,
                 numeric_ids: named.chance(250),
+                sameness,
                 ..draw_policy(&mut prng)
             },
             weathers,
@@ -289,6 +305,50 @@ fn draw_look_ahead(prng: &mut Prng) -> LookAhead {
     LookAhead {
         bytes_max: usize::try_from(prng.skewed(1 << 16)).expect("small"),
         batch_dirs_max: 1 + prng.index(LIST_BATCH_DIRS_MAX),
+    }
+}
+
+fn draw_sameness(prng: &mut Prng) -> Sameness {
+    if prng.chance(300) {
+        Sameness::Content
+    } else {
+        Sameness::SizeAndTime
+    }
+}
+
+/// Often so little that a file is read in several jobs.
+fn draw_check_bounds(prng: &mut Prng) -> CheckBounds {
+    CheckBounds {
+        files_max: usize::try_from(prng.skewed(30)).expect("small"),
+        budget_bytes: DIGEST_OPEN_BYTES + prng.skewed(DIGEST_BUDGET_BYTES),
+    }
+}
+
+/// Gives the target files that have size and time of the sources', and another content.
+fn plant_lookalikes(
+    prng: &mut Prng,
+    sources: &[Source],
+    source_tree: &Tree,
+    target_tree: &mut Option<Tree>,
+) {
+    let wanted = super::oracle::Wanted::of(sources, source_tree, None).tree;
+    let Some(tree) = target_tree else { return };
+    for (path, entry) in &mut tree.entries {
+        let Some(Entry {
+            content: Content::Bytes(bytes),
+            meta,
+        }) = wanted.entries.get(path)
+        else {
+            continue;
+        };
+        if entry.meta.kind != Kind::File || bytes.is_empty() || !prng.chance(250) {
+            continue;
+        }
+        let mut bytes = bytes.to_vec();
+        let at = prng.index(bytes.len());
+        bytes[at] ^= 1;
+        entry.content = Content::Bytes(std::sync::Arc::new(bytes));
+        entry.meta.mtime = meta.mtime;
     }
 }
 
@@ -586,6 +646,7 @@ impl fmt::Display for Scenario {
             writeln!(f, "  weather {weather:?}")?;
         }
         writeln!(f, "  {:?}, {:?}", self.look_ahead, self.deltas)?;
+        writeln!(f, "  {:?}", self.check_bounds)?;
         write!(f, "  calm {:?}", self.policy)
     }
 }

@@ -27,7 +27,7 @@ use crate::limits::BLOCK_BYTES;
 use crate::model::entry::Kind;
 use crate::model::id::SessionId;
 use crate::model::module::{Module, ModuleName, ModuleTable};
-use crate::model::policy::{Durability, Policy};
+use crate::model::policy::{Durability, Policy, Sameness};
 use crate::model::report::{Exit, Tell, Totals};
 use crate::model::time::Moment;
 use crate::ops::op::StreamId;
@@ -70,6 +70,8 @@ pub struct Summary {
     pub disk_calls: u64,
     /// Content that did not travel.
     pub matched_bytes: u64,
+    /// Files with the right size, the right time and another content that a push has found out.
+    pub lookalikes: u64,
 }
 
 pub struct World {
@@ -208,7 +210,7 @@ impl World {
             let expected = oracle::expected(&wanted, &before, policy, &self.scenario);
             let may_touch_root =
                 end.died.is_some() || weather.faults[TARGET].io_error_per_mille > 0;
-            self.check_equal(&wanted, &expected, may_touch_root)
+            self.check_equal(&wanted, &expected, policy, may_touch_root)
                 .map_err(|what| format!("exit 0, but {what}"))?;
         }
         if let Some(max) = policy.delete_max
@@ -257,7 +259,10 @@ impl World {
         if !outcomes.is_empty() {
             return Err(format!("no push ended with {exit:?}: {outcomes:#?}"));
         }
-        self.check_equal(&wanted, &expected, false)?;
+        self.check_equal(&wanted, &expected, policy, false)?;
+        if policy.sameness == Sameness::Content {
+            self.summary.lookalikes += oracle::lookalikes(&expected, &before);
+        }
         let after = self.disks[TARGET]
             .snapshot(ABOVE_DEST)
             .map_err(|e| e.to_string())?;
@@ -316,12 +321,14 @@ impl World {
         &self,
         wanted: &Wanted,
         expected: &Expected,
+        policy: Policy,
         may_touch_root: bool,
     ) -> Result<(), String> {
         let facts = Facts {
             rights: self.scenario.rights(),
             root_is_listed: wanted.root_is_listed && !may_touch_root,
             original: &self.original,
+            is_by_content: policy.sameness == Sameness::Content,
         };
         let lines = oracle::check_equal(expected, &self.dest_tree(), &facts);
         all_good("the target is not what was pushed", lines)
@@ -520,6 +527,7 @@ impl World {
         };
         let mut source = Source::new(hello, policy.allow_empty_source, true, sources);
         source.look_ahead(self.scenario.look_ahead);
+        source.bound_checks(self.scenario.check_bounds);
         if let Some(rules) = self.scenario.deltas {
             source.send_deltas(rules);
         }

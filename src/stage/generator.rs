@@ -24,8 +24,50 @@ pub struct Merge {
     dirs_absent: Vec<u32>,
     /// Files that may go as deltas, by index, and the sizes of the target's.
     bases: Vec<(u32, u64)>,
+    /// Files whose content decides.
+    unsure: Vec<Unsure>,
     /// Fifos, sockets and devices that the session may not make.
     pub specials_skipped: u64,
+}
+
+/// A file that both sides have in the same size, where the content decides. Until it has, its verdict is
+/// the one for the same content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unsure {
+    /// In the source's listing.
+    pub index: u32,
+    /// What it is if the content differs.
+    change: Change,
+    may_be_delta: bool,
+    is_same: bool,
+}
+
+impl Unsure {
+    /// It has been found out whether the contents are the same.
+    pub fn settle(&mut self, is_same: bool) {
+        self.is_same = is_same;
+    }
+
+    /// What has to be done: the verdict, the change, and whether it may go as a delta.
+    pub fn decide(&self) -> (Verdict, Option<Change>, bool) {
+        let change = self.change;
+        let is_any_meta = change.mtime_differs
+            || change.mode_differs
+            || change.owner_differs
+            || change.group_differs;
+        match (self.is_same, is_any_meta) {
+            (false, _) => (Verdict::Send, Some(change), self.may_be_delta),
+            (true, false) => (Verdict::Skip, None, false),
+            (true, true) => {
+                let change = Change {
+                    what: What::Meta,
+                    content_differs: false,
+                    ..change
+                };
+                (Verdict::FixMeta, Some(change), false)
+            }
+        }
+    }
 }
 
 /// What a finished merge leaves.
@@ -35,6 +77,7 @@ pub struct Merged {
     pub dirs_differ: Vec<u32>,
     pub dirs_absent: Vec<u32>,
     pub bases: Vec<(u32, u64)>,
+    pub unsure: Vec<Unsure>,
     pub specials_skipped: u64,
 }
 
@@ -94,6 +137,7 @@ impl Merge {
             dirs_differ: Vec::new(),
             dirs_absent: Vec::new(),
             bases: Vec::new(),
+            unsure: Vec::new(),
             specials_skipped: 0,
         }
     }
@@ -147,6 +191,7 @@ impl Merge {
             dirs_differ,
             dirs_absent,
             bases,
+            unsure,
             specials_skipped,
             ..
         } = self;
@@ -156,6 +201,7 @@ impl Merge {
             dirs_differ,
             dirs_absent,
             bases,
+            unsure,
             specials_skipped,
         }
     }
@@ -224,11 +270,19 @@ impl Merge {
             }
             return Verdict::Leave;
         }
+        let smaller = source.size.min(target.size);
+        let may_be_delta = kind == Kind::File
+            && !target.is_suspect
+            && rules.delta_bytes_min.is_some_and(|min| smaller >= min);
+        if differs.is_unsure {
+            self.unsure.push(Unsure {
+                index: place(index),
+                change: differs.change(kind, What::Update),
+                may_be_delta,
+                is_same: false,
+            });
+        }
         if differs.content {
-            let smaller = source.size.min(target.size);
-            let may_be_delta = kind == Kind::File
-                && !target.is_suspect
-                && rules.delta_bytes_min.is_some_and(|min| smaller >= min);
             if may_be_delta {
                 self.bases.push((place(index), target.size));
             }
@@ -236,7 +290,9 @@ impl Merge {
             return Verdict::Send;
         }
         if differs.is_any_meta() {
-            each(index, differs.change(kind, What::Meta));
+            if !differs.is_unsure {
+                each(index, differs.change(kind, What::Meta));
+            }
             return Verdict::FixMeta;
         }
         Verdict::Skip
@@ -244,7 +300,7 @@ impl Merge {
 }
 
 fn change(kind: Kind, what: What) -> Change {
-    Differs::default().change(kind, what)
+    Change::new(kind, what)
 }
 
 /// How the target's entry differs from the source's of the same kind.
@@ -252,6 +308,10 @@ fn change(kind: Kind, what: What) -> Change {
 pub struct Differs {
     /// It has to be sent again.
     content: bool,
+    /// It has to be if its content differs, which is still to be found out.
+    is_unsure: bool,
+    /// The push goes by content, and this is a file.
+    is_by_content: bool,
     size: bool,
     mtime: bool,
     mode: bool,
@@ -268,6 +328,7 @@ impl Differs {
         Change {
             kind,
             what,
+            content_differs: self.is_by_content && what == What::Update,
             size_differs: self.size,
             mtime_differs: self.mtime,
             mode_differs: self.mode,
@@ -277,17 +338,18 @@ impl Differs {
     }
 }
 
-/// Size and time decide whether content is the same, as in rsync; a link's length and time stand
-/// for its target. Suspect content is sent again whatever they say.
+/// Size and time decide whether content is the same, as in rsync, or size and the content itself; a link's
+/// length and time stand for its target. Suspect content is sent again whatever they say.
 fn compare(source: &Entry<'_>, target: &Entry<'_>, rules: Rules<'_>) -> Differs {
     let kind = source.meta.kind;
     let meta = meta_differs(&source.meta, &target.meta, rules);
     let size = source.size != target.size && kind != Kind::Dir;
     let is_stale = match rules.sameness {
         Sameness::SizeAndTime => meta.mtime,
-        Sameness::Size => false,
+        Sameness::Size | Sameness::Content => false,
         Sameness::Never => true,
     };
+    let is_by_content = kind == Kind::File && rules.sameness == Sameness::Content;
     let content = match kind {
         Kind::File => size || target.is_suspect || is_stale,
         // A length alone says nothing of a link.
@@ -297,6 +359,8 @@ fn compare(source: &Entry<'_>, target: &Entry<'_>, rules: Rules<'_>) -> Differs 
     };
     Differs {
         content,
+        is_unsure: is_by_content && !content && source.size > 0,
+        is_by_content,
         size,
         ..meta
     }
@@ -312,6 +376,8 @@ pub fn meta_differs(source: &Meta, target: &Meta, rules: Rules<'_>) -> Differs {
     };
     Differs {
         content: false,
+        is_unsure: false,
+        is_by_content: false,
         size: false,
         mtime: !target.mtime.satisfies(source.mtime),
         mode: source.kind != Kind::Symlink && wanted_mode != target.mode,

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::checks::Checking;
 use super::generator::{Deletes, Merge};
 use crate::job::dir::Dir;
 use crate::job::list::{Origin, SourceDir};
@@ -116,8 +117,10 @@ pub enum Progress<D: Disk> {
     Listing,
     /// It is known what the source has. Next: Asked, or Ready where the target has nothing.
     Listed { listing: Listing },
-    /// LIST is under way; the answer is merged as it arrives. Next: Ready.
+    /// LIST is under way; the answer is merged as it arrives. Next: Checking, Ready.
     Asked { listing: Listing, merge: Merge },
+    /// The content of some files is still to be compared. Next: Ready.
+    Checking(Box<Checking<D>>),
     /// Every entry has its verdict. Next: Packed.
     Ready {
         plan: Arc<DirPlan<D>>,

@@ -49,6 +49,8 @@ pub enum WireError {
     Tokens { file: u32, why: String },
     #[error("a signature that was not asked for, of file {0}")]
     UnknownSignature(u32),
+    #[error("digests that were not asked for, under the number {0}")]
+    UnknownCheck(u32),
     #[error("{what}: more than {max}")]
     TooMany { what: &'static str, max: usize },
     #[error("version {theirs} of the protocol; this is version {ours}")]

@@ -22,6 +22,7 @@ pub enum FrameKind {
     Sign = 0x07,
     Tokens = 0x08,
     Owners = 0x09,
+    Check = 0x0a,
     Ignorable = 0x70,
     Welcome = 0x81,
     Listing = 0x82,
@@ -31,6 +32,7 @@ pub enum FrameKind {
     Refused = 0x86,
     Signature = 0x87,
     Mapped = 0x88,
+    Digests = 0x89,
 }
 
 impl FrameKind {
@@ -45,6 +47,7 @@ impl FrameKind {
             0x07 => Self::Sign,
             0x08 => Self::Tokens,
             0x09 => Self::Owners,
+            0x0a => Self::Check,
             0x70..=0x7f => Self::Ignorable,
             0x81 => Self::Welcome,
             0x82 => Self::Listing,
@@ -54,6 +57,7 @@ impl FrameKind {
             0x86 => Self::Refused,
             0x87 => Self::Signature,
             0x88 => Self::Mapped,
+            0x89 => Self::Digests,
             other => return Err(WireError::UnknownKind(other)),
         })
     }
@@ -69,6 +73,7 @@ impl FrameKind {
             Self::Sign => "SIGN",
             Self::Tokens => "TOKENS",
             Self::Owners => "OWNERS",
+            Self::Check => "CHECK",
             Self::Ignorable => "ignorable",
             Self::Welcome => "WELCOME",
             Self::Listing => "LISTING",
@@ -78,6 +83,7 @@ impl FrameKind {
             Self::Refused => "REFUSED",
             Self::Signature => "SIGNATURE",
             Self::Mapped => "MAPPED",
+            Self::Digests => "DIGESTS",
         }
     }
 }
@@ -191,6 +197,7 @@ fn body_check(kind: FrameKind, payload: &[u8]) -> u64 {
         | FrameKind::Sign
         | FrameKind::Tokens
         | FrameKind::Owners
+        | FrameKind::Check
         | FrameKind::Ignorable
         | FrameKind::Welcome
         | FrameKind::Listing
@@ -199,7 +206,8 @@ fn body_check(kind: FrameKind, payload: &[u8]) -> u64 {
         | FrameKind::Report
         | FrameKind::Refused
         | FrameKind::Signature
-        | FrameKind::Mapped => payload,
+        | FrameKind::Mapped
+        | FrameKind::Digests => payload,
     };
     XxHash3_64::oneshot(checked)
 }

@@ -5,7 +5,8 @@
 //! 7 [PACK](#7-pack) · 8 [Large files](#8-large-files-data-and-end) ·
 //! 9 [Backwards](#9-what-the-target-says) · 10 [States and order](#10-states-and-order) ·
 //! 11 [Flow](#11-flow) · 12 [Silence](#12-silence) · 13 [Endings](#13-endings) ·
-//! 14 [Limits](#14-limits) · 15 [Deltas](#15-deltas-sign-signature-and-tokens)
+//! 14 [Limits](#14-limits) · 15 [Deltas](#15-deltas-sign-signature-and-tokens) ·
+//! 16 [By content](#16-by-content-check-and-digests)
 //!
 //! # 1 Roles
 //!
@@ -24,6 +25,8 @@
 //!     | LIST dirs 1, 2, 3, ... -------------------------> |  far ahead of the PACKs
 //!     | PACK: delete, mkdir, small files, begin f, ... -> |
 //!     | <------------------------------- LISTING 1, 2, ... |
+//!     | CHECK, if by content ---------------------------> |  same name, same size
+//!     | <----------------------------------------- DIGESTS |
 //!     | SIGN g ----------------------------------------> |  g has a basis
 //!     | <------------------------------------- SIGNATURE g |
 //!     | DATA f, TOKENS g, PACK, DATA f, END f, ... -----> |
@@ -101,6 +104,7 @@
 //! | `0x09` | OWNERS | source | items, [section 6](#owners-and-mapped) |
 //! | `0x07` | SIGN | source | items, [section 15](#sign) |
 //! | `0x08` | TOKENS | source | a chunk, [section 15](#tokens) |
+//! | `0x0a` | CHECK | source | a number and items, [section 16](#check) |
 //! | `0x70`..`0x7f` | ignorable | both | anything |
 //! | `0x81` | WELCOME | target | [section 4](#welcome) |
 //! | `0x82` | LISTING | target | sections, [section 6](#listing) |
@@ -110,6 +114,7 @@
 //! | `0x86` | REFUSED | target | [section 4](#refused) |
 //! | `0x88` | MAPPED | target | items, [section 6](#owners-and-mapped) |
 //! | `0x87` | SIGNATURE | target | sections, [section 15](#signature) |
+//! | `0x89` | DIGESTS | target | a number and items, [section 16](#digests) |
 //!
 //! A receiver checks an **ignorable** frame's head and body like any other's and reads over it, in
 //! any state. An empty `0x70` is the sign of life of section 12. Every other kind that is not in
@@ -139,7 +144,7 @@
 //! | durability | `u8` | 0 none, 1 session, 2 file |
 //! | patience | `u32` | seconds of the target's silence that the source bears; 0: any |
 //! | boot id | `id16` | this boot of the source's host, see [WELCOME](#welcome) |
-//! | sum key | 32 bytes | random, of this session alone: the key of all sums of section 15 |
+//! | sum key | 32 bytes | random, of this session alone: the key of all sums of section 15 and all digests of section 16 |
 //! | module | `text` ≤ 255 | an exported name; empty: section 5 |
 //! | components | `u16` ≤ 4096 | how many follow |
 //! | DEST | `name` each | below the module's root, outermost first |
@@ -344,6 +349,9 @@
 //! | fifo, socket | the kind | mode, owner, mtime |
 //! | directory | the kind | mode, owner, mtime: CLOSE sets them |
 //!
+//! A source that goes by content takes a file for the same, whatever its mtime, where size and
+//! digest agree (section 16) and it is not suspect; of `meta`, its mtime is compared as well then.
+//!
 //! An **mtime** is the same if the seconds agree, and the nanoseconds agree or are 0 at the target,
 //! whose file system may know none. **Mode** is all twelve bits; without WELCOME's *setid* those two
 //! are wanted as 0. **Owners** are compared with *owners* only: the source's number, or the one that
@@ -507,7 +515,7 @@
 //!
 //! `u64`: entries that failed at the source, for the target's log. Every file that began has had
 //! its END; otherwise it is an error. Directories that are not closed stay as they are, those of
-//! MKDIR with its preliminary mode. LISTs that are not answered yet are answered before the REPORT.
+//! MKDIR with its preliminary mode. LISTs and CHECKs that are not answered yet are answered before the REPORT.
 //! Nothing that follows DONE is carried out, and the source may end its direction of the stream
 //! there.
 //!
@@ -536,14 +544,14 @@
 //! |---|---|---|---|
 //! | new | HELLO | | greeting |
 //! | greeting | OWNERS, LIST of ROOT | WELCOME | pushing |
-//! | pushing | OWNERS, LIST, PACK, SIGN, DATA, TOKENS, END, DONE | MAPPED, LISTING, SIGNATURE, NOTICE, STOP, REPORT 11 | reporting, after DONE |
-//! | reporting | | MAPPED, LISTING, SIGNATURE, NOTICE, STOP, REPORT | over: it closes the stream |
+//! | pushing | OWNERS, LIST, CHECK, PACK, SIGN, DATA, TOKENS, END, DONE | MAPPED, LISTING, DIGESTS, SIGNATURE, NOTICE, STOP, REPORT 11 | reporting, after DONE |
+//! | reporting | | MAPPED, LISTING, DIGESTS, SIGNATURE, NOTICE, STOP, REPORT | over: it closes the stream |
 //!
 //! | target | takes frames | accepts | sends | goes on to |
 //! |---|---|---|---|---|
 //! | awaiting HELLO | yes | HELLO | | opening |
 //! | opening | no | | WELCOME or REFUSED | serving |
-//! | serving | while it has room | OWNERS, LIST, PACK, SIGN, DATA, TOKENS, END, DONE | MAPPED, LISTING, SIGNATURE, NOTICE, STOP | finishing, when DONE is in and all work is done |
+//! | serving | while it has room | OWNERS, LIST, CHECK, PACK, SIGN, DATA, TOKENS, END, DONE | MAPPED, LISTING, DIGESTS, SIGNATURE, NOTICE, STOP | finishing, when DONE is in and all work is done |
 //! | finishing | no | | | reporting, when its last job is done |
 //! | reporting | yes, and drops them | anything | REPORT or REFUSED | over: when the source closed the stream |
 //!
@@ -553,6 +561,7 @@
 //!
 //! - OWNERS are looked up before later PACKs are applied and later LISTs answered.
 //! - LIST is answered beside the PACKs and says nothing about them.
+//! - CHECK is answered beside all of them, each when its files are read, and says nothing about PACKs.
 //! - SIGN is answered in the order of its items, each when the BEGIN of its file is applied.
 //! - Operations wait for those before them, but for entries (section 7). DATA or TOKENS waits for its BEGIN and
 //!   then for nothing.
@@ -632,6 +641,8 @@
 //! | items of SIGN that are not answered | 64 | [`SIGNS_WAITING_MAX`] |
 //! | bytes of the blocks of one item | 8 MiB | [`SIGN_BYTES_MAX`] |
 //! | runs in one TOKENS | 133 | [`DELTA_RUNS_PER_CHUNK_MAX`] |
+//! | files in one CHECK | 1024 | [`CHECK_FILES_MAX`] |
+//! | CHECKs that are not answered | 8 | [`CHECKS_WAITING_MAX`] |
 //! | ranges of numbers used, of directories and of files | 262,144 | [`USED_RANGES_MAX`] |
 //!
 //! # 15 Deltas: SIGN, SIGNATURE and TOKENS
@@ -708,6 +719,52 @@
 //! began with a basis, and whose END has a digest, is **settled** by STOP 4 where it gets no STOP 3 and no STOP 2; until
 //! then the source keeps its directory open, and does not send DONE.
 //!
+//! # 16 By content: CHECK and DIGESTS
+//!
+//! A source that does not want to go by size and mtime asks for the **digests** of files that both sides
+//! have in one size, and compares them with those of its own. It asks when it has read the directory's
+//! last section, so that the target reads nothing but what can be the same. Nobody is obliged to ask. What
+//! differs goes as it would otherwise, as a delta too. A dry run may ask as well.
+//!
+//! ## CHECK
+//!
+//! `0x0a`, source.
+//!
+//! | field | | |
+//! |---|---|---|
+//! | number | `u32` | the source's own; stands in the answer |
+//! | items | to the end of the payload | at most 1024 ([`CHECK_FILES_MAX`]) |
+//!
+//! | item | | |
+//! |---|---|---|
+//! | dir | `u32` | declared and not closed |
+//! | size | `u64` | of the file that the digest is wanted of |
+//! | name | `name` | in `dir` |
+//!
+//! Each CHECK is answered once, in any order. At most 8 are not answered yet ([`CHECKS_WAITING_MAX`]); one more is
+//! an error.
+//!
+//! ## DIGESTS
+//!
+//! `0x89`, target: the number of a CHECK, and for each of its items, in order, 17 bytes:
+//!
+//! | at | field | | |
+//! |---|---|---|---|
+//! | 0 | status | `u8` | 1: the digest; 0: none |
+//! | 1 | digest | 16 bytes | with status 0 zeros |
+//!
+//! Status 0 means that nothing of that name is a regular file of that size, that it could not be read, or
+//! that it was changed meanwhile: the source sends it. DIGESTS under another number than that of a CHECK that
+//! waits, or of another count, are an error.
+//!
+//! **Digest**: HighwayHash-128 of the content under *sum key*, its four words little-endian, in order; its two
+//! words little-endian, in order.
+//!
+//! It is keyed because nothing looks at the bytes again where it agrees: who may write to one of the files
+//! must not be able to make another content that passes for it.
+//!
+//! [`CHECK_FILES_MAX`]: crate::limits::CHECK_FILES_MAX
+//! [`CHECKS_WAITING_MAX`]: crate::limits::CHECKS_WAITING_MAX
 //! [`PAYLOAD_BYTES_MAX`]: crate::limits::PAYLOAD_BYTES_MAX
 //! [`CHUNK_BYTES`]: crate::limits::CHUNK_BYTES
 //! [`NAME_BYTES_MAX`]: crate::limits::NAME_BYTES_MAX
@@ -728,6 +785,7 @@
 //! [`LOOKAHEAD_BYTES_MAX`]: crate::limits::LOOKAHEAD_BYTES_MAX
 //! [`LARGE_FILES_OPEN_MAX`]: crate::limits::LARGE_FILES_OPEN_MAX
 
+pub mod check;
 pub mod cursor;
 pub mod data;
 pub mod error;

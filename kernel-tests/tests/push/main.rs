@@ -9,6 +9,7 @@
 )]
 
 mod acceptance;
+mod checksum;
 mod cli;
 mod concurrent;
 mod delete;
