@@ -2,7 +2,7 @@
 //! round the subject and its peers in turns.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -49,6 +49,16 @@ pub struct Race<'a> {
     subject: Tool,
     rounds: u32,
     source: Option<(Shape, Count)>,
+}
+
+/// What is pushed beside a line of handfuls.
+struct Huge {
+    from: PathBuf,
+    shape: Shape,
+    /// The target has `shape` as it was, made again for each run, untimed.
+    is_new_version: bool,
+    /// Of what is at `from`.
+    count: Count,
 }
 
 /// One who takes part in a row.
@@ -128,8 +138,9 @@ impl<'a> Race<'a> {
             Scene::NothingChanged => self.nothing_changed(row, &mut contenders, source)?,
             Scene::Changed(edits) => self.new_versions(row, &mut contenders, edits)?,
             Scene::Crowd(clients) => self.crowds(row, &mut contenders, source, clients)?,
-            Scene::Beside { huge, alone } => {
-                self.lines(row, &mut contenders, source, huge, alone)?
+            Scene::Beside { huge, edits, alone } => {
+                let from = self.huge(huge, edits)?;
+                self.lines(row, &mut contenders, source, &from, alone)?
             }
         };
         let goals = match self.ground.is_tmpfs() {
@@ -160,9 +171,9 @@ impl<'a> Race<'a> {
             }
         };
         let (mut inodes, mut bytes) = (copies * shape.inodes(), copies * shape.bytes_max());
-        if let Some(huge) = row.scene.huge() {
-            inodes += 2 * huge.inodes();
-            bytes += 2 * huge.bytes_max();
+        if let Some((huge, versions)) = row.scene.beside() {
+            inodes += versions * huge.inodes();
+            bytes += versions * huge.bytes_max();
         }
         if let Some(lack) = self.ground.lacks(inodes, bytes)? {
             return Ok(Err(lack));
@@ -395,29 +406,50 @@ impl<'a> Race<'a> {
         self.with_server(contender, run)
     }
 
+    /// What is pushed beside a line of handfuls, made.
+    fn huge(&self, shape: Shape, edits: Option<Edits>) -> Result<Huge> {
+        table::say(&format!("making the tree {}", shape.name));
+        let mut from = self.ground.huge();
+        shape.make(&from, self.stop)?;
+        if let Some(edits) = edits {
+            table::say("making the new version of it");
+            let old = std::mem::replace(&mut from, self.ground.changed());
+            edits.make(&old, &from, self.stop)?;
+            self.ground.clear(&old)?;
+        }
+        let count = tree::count(&from)?;
+        Ok(Huge {
+            from,
+            shape,
+            is_new_version: edits.is_some(),
+            count,
+        })
+    }
+
     /// Each contender's line of handfuls with the huge push beside it, or without.
     fn lines(
         &self,
         row: &Row,
         contenders: &mut [Contender],
         source: Count,
-        huge: Shape,
+        huge: &Huge,
         alone: u32,
     ) -> Result<Vec<Run>> {
-        table::say(&format!("making the tree {}", huge.name));
-        let huge_source = huge.make(&self.ground.huge(), self.stop)?;
         let mut runs = Vec::new();
         for round in self.rounds_with_warm_up() {
             for (index, contender) in contenders.iter_mut().enumerate() {
                 let parent = self.ground.target().join(&contender.name);
                 fs::create_dir(&parent).doing(|| parent.display().to_string())?;
-                runs.push(self.run_line(contender, index, round, row.scene, alone)?);
+                let target = self.ground.target().join(huge_target(contender));
+                if huge.is_new_version && !contender.is_alone {
+                    huge.shape.make(&target, self.stop)?;
+                }
+                runs.push(self.run_line(contender, index, round, row.scene, huge, alone)?);
                 if round.is_none() {
                     self.check(row, contender, &line_target(contender, 0), source)?;
                     if !contender.is_alone {
-                        let target = self.ground.target().join(huge_target(contender));
-                        let from = self.ground.huge();
-                        check_tree(&contender.name, &from, &target, &huge, huge_source)?;
+                        let Huge { from, shape, .. } = huge;
+                        check_tree(&contender.name, from, &target, shape, huge.count)?;
                     }
                 }
                 self.ground.clear(&parent)?;
@@ -432,10 +464,11 @@ impl<'a> Race<'a> {
         index: usize,
         round: Option<u32>,
         scene: Scene,
+        beside: &Huge,
         alone: u32,
     ) -> Result<Run> {
-        if let Some(huge) = scene.huge().filter(|_| !contender.is_alone) {
-            self.ground.warm(huge.bytes_max(), self.stop)?;
+        if !contender.is_alone {
+            self.ground.warm(beside.shape.bytes_max(), self.stop)?;
         }
         self.ground.settle(self.stop)?;
         if let Some(daemon) = &mut contender.daemon {
@@ -451,11 +484,7 @@ impl<'a> Race<'a> {
         let huge_name = format!("{}-huge", contender.name);
         let mut huge = match contender.is_alone {
             true => None,
-            false => Some(command(
-                &self.ground.huge(),
-                &huge_target(contender),
-                &huge_name,
-            )?),
+            false => Some(command(&beside.from, &huge_target(contender), &huge_name)?),
         };
         let len = match contender.is_alone {
             true => alone,

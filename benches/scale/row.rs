@@ -40,8 +40,13 @@ pub enum Scene {
     /// So many first pushes of the tree at once, each into a target of its own.
     Crowd(u32),
     /// First pushes one after the other, each into a target of its own, as long as one push of
-    /// `huge` takes beside them; and so many with nothing beside them.
-    Beside { huge: Shape, alone: u32 },
+    /// `huge` takes beside them, a first one or of what these edits make of it; and so many with
+    /// nothing beside them.
+    Beside {
+        huge: Shape,
+        edits: Option<Edits>,
+        alone: u32,
+    },
     /// As the first push, beside so many sessions that do nothing; and without them.
     Idle(u32),
 }
@@ -71,10 +76,11 @@ impl Scene {
         }
     }
 
-    /// What is pushed beside the row's own tree.
-    pub fn huge(self) -> Option<Shape> {
+    /// What is pushed beside the row's own tree, and how many copies of it there are at once: of a new
+    /// version the target has the old one, too, and puts it together beside that.
+    pub fn beside(self) -> Option<(Shape, u64)> {
         match self {
-            Self::Beside { huge, .. } => Some(huge),
+            Self::Beside { huge, edits, .. } => Some((huge, 2 + u64::from(edits.is_some()))),
             Self::FirstPush
             | Self::NothingChanged
             | Self::Changed(_)
@@ -429,12 +435,29 @@ fn all() -> Vec<Row> {
             tree::HANDFUL,
             Scene::Beside {
                 huge: tree::HUGE,
+                edits: None,
                 alone: 100,
             },
             [Measure::P50, Measure::P99]
                 .map(|measure| ratio(measure, 1.00, 0.50))
                 .into(),
         ),
+        Row {
+            on_demand: true,
+            ..tcp(
+                "beside-delta",
+                "20 files of 4 KiB, again and again, beside a new version of one file of 4 GiB",
+                tree::HANDFUL,
+                Scene::Beside {
+                    huge: tree::HUGE,
+                    edits: Some(DELTA),
+                    alone: 100,
+                },
+                [Measure::P50, Measure::P99]
+                    .map(|measure| ratio(measure, 1.00, 0.50))
+                    .into(),
+            )
+        },
         Row {
             peers: &[],
             ..tcp(
@@ -536,7 +559,7 @@ pub fn chosen(options: &Streaming) -> Result<Vec<Row>> {
             row.shape = row.shape.quick();
             match &mut row.scene {
                 Scene::Crowd(clients) => *clients = (*clients).min(QUICK_CROWD),
-                Scene::Beside { huge, alone } => {
+                Scene::Beside { huge, alone, .. } => {
                     *huge = huge.quick();
                     *alone = (*alone).min(QUICK_CROWD);
                 }
