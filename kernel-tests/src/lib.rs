@@ -39,6 +39,7 @@ pub mod sshd;
 pub mod subject;
 pub mod tree;
 pub mod twin;
+pub mod usage;
 pub mod variety;
 pub mod yard;
 

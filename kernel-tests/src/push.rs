@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::MemfdFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use crate::{guard, subject, twin};
+use crate::{guard, subject, twin, usage};
 
 /// A push that has not started.
 #[derive(Clone, Debug)]
@@ -190,6 +190,21 @@ impl Running {
 
     pub fn pid(&self) -> u32 {
         self.child().id()
+    }
+
+    /// Its end, and the CPU time it used, in clock ticks.
+    #[track_caller]
+    pub fn wait_with_cpu_ticks(self) -> (Outcome, u64) {
+        let pid = self.pid();
+        let id = Pid::from_raw(i32::try_from(pid).expect("a pid fits")).expect("a pid is not zero");
+        // Ended and not reaped yet: what it used can still be read. A hang is found by `wait`.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        guard::comes_true(guard::hang(), || {
+            let state = rustix::process::waitid(WaitId::Pid(id), ended);
+            state.expect("a child can be waited for").is_some()
+        });
+        let ticks = usage::cpu_ticks(pid);
+        (self.wait(), ticks)
     }
 
     /// Its end; a hang fails the test.
@@ -373,6 +388,7 @@ impl Outcome {
             files_resent: count("files_resent"),
             wire_bytes: count("wire_sent_bytes") + count("wire_received_bytes"),
             errors: count("errors"),
+            peak_rss_bytes: [count("peak_rss_bytes"), count("target_peak_rss_bytes")],
         }
     }
 }
@@ -390,6 +406,8 @@ pub struct Summary {
     /// In both directions.
     pub wire_bytes: u64,
     pub errors: u64,
+    /// Of the process that sends, and of the one that receives.
+    pub peak_rss_bytes: [u64; 2],
 }
 
 impl Summary {
@@ -425,6 +443,7 @@ impl Summary {
             files_resent: 0,
             wire_bytes: of("Total bytes sent", "sent: ") + of("Total bytes received", "received: "),
             errors: 0,
+            peak_rss_bytes: [0; 2],
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::{guard, subject};
+use crate::{guard, subject, usage};
 
 const STARTS_MAX: usize = 5;
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -268,15 +268,7 @@ impl Server {
 
     /// CPU time used so far, in clock ticks.
     pub fn cpu_ticks(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
-        let text = text.unwrap_or_default();
-        // The name in parentheses may hold blanks; utime and stime are the 14th and 15th word.
-        let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let words: Vec<&str> = rest.split_whitespace().collect();
-        [11, 12]
-            .iter()
-            .filter_map(|&at| words.get(at)?.parse::<u64>().ok())
-            .sum()
+        usage::cpu_ticks(self.pid())
     }
 
     fn status(&self, label: &str) -> u64 {

@@ -1,6 +1,9 @@
 //! Asks for sums and chunks of runs that no sy would send: refused with a sentence, or answered with
 //! nothing, in bounded memory.
 
+use std::io::Write;
+use std::sync::mpsc;
+
 use kernel_tests::evil::{self, Bytes, Evil, EvilServer, Hello, Last, ROOT, meta};
 use kernel_tests::scene::slash;
 use kernel_tests::{Need, Push, Scene, Tree, content, guard, on_routes, plant, require};
@@ -10,6 +13,11 @@ const BASIS_BYTES: usize = 300_000;
 const CHUNK: u32 = evil::CHUNK as u32;
 /// Far above what a session holds, far below what these would take unbounded.
 const GROWTH_MAX: u64 = 12 << 20;
+/// What a push may take, whatever it sends.
+const PEAK_MAX: u64 = 32 << 20;
+/// CPU of a search in which all weak sums agree, relative to one in which none does: a strong hash for
+/// each byte would cost hundreds of times as much. A build that isn't optimized takes 17.
+const AGREEING_MULTIPLE_MAX: u64 = 60;
 
 /// A server whose `dst/large` is this.
 fn plant_basis(scene: &Scene) -> Vec<u8> {
@@ -164,7 +172,9 @@ fn what_is_no_file_here_is_nobodys_basis(scene) {
     plant::sparse(scene.dst().join("large"), 1 << 40);
     refused(scene, BLOCK);
     plant::remove(scene.dst().join("large")); // Nobody has to read all of it.
-    refuses(begun(scene, 400_000, 5000), &[], "block");
+    for block_bytes in [1, 2048, 5000, 2 * CHUNK, 1 << 31, u32::MAX] {
+        refuses(begun(scene, 400_000, block_bytes), &[], "block");
+    }
 }
 }
 
@@ -225,6 +235,39 @@ fn a_huge_basis_is_summed_in_bounded_memory(scene) {
 }
 }
 
+// What one file may not, many may: each begins anew, and nothing of those before it is kept.
+on_routes! { tcp;
+fn a_huge_basis_that_is_begun_again_and_again_costs_bounded_memory(scene) {
+    require!(Need::Sy);
+    plant::sparse(scene.dst().join("large"), 1 << 40);
+    plant::file(scene.src().join("f"), "small");
+    let mut evil = begun(scene, 1 << 40, CHUNK);
+    let (mut rss, mut file) = (0, 1);
+    for round in 0..40 {
+        evil.send(&sign(&[evil::ask(file, 0, 32), evil::ask(file, 1 << 21, 32)]));
+        let mut answered = next_sections(&mut evil);
+        while answered.len() < 2 {
+            answered.extend(next_sections(&mut evil));
+        }
+        assert_eq!(answered, [(true, 1 << 40); 2]);
+        if round == 0 {
+            rss = scene.server().rss_bytes();
+        }
+        evil.send(&evil::end(file, 1, 0));
+        file += 1;
+        let op = evil::op_begin_on(ROOT, b"large", file, meta(evil::FILE), 1 << 40, CHUNK);
+        evil.send(&evil::pack(&[op]));
+    }
+    scene.push_to("beside").from(slash(scene.src())).run().ok();
+    let grown = scene.server().rss_bytes().saturating_sub(rss);
+    assert!(grown <= GROWTH_MAX, "grown by {grown} bytes");
+    let again = [evil::ask(file, 5, 32), evil::ask(file, 5, 32)].map(|ask| sign(&[ask]));
+    refuses(evil, &again, "first block");
+    plant::remove(scene.dst().join("large")); // Nobody has to read all of it.
+    assert_is_tidied(scene);
+}
+}
+
 on_routes! { tcp;
 fn a_basis_that_was_changed_is_found_out_before_anything_is_written(scene) {
     require!(Need::Sy);
@@ -252,7 +295,6 @@ type Forgery = fn(&[u8]) -> Vec<u8>;
 /// A server that says what it has of `large`, and answers the first SIGN with this.
 fn forger(answer: Forgery) -> EvilServer {
     EvilServer::start(move |mut stream| {
-        use std::io::Write;
         let entry = evil::entry(b"large", evil::FILE, 1 << 20);
         let listing = evil::section(ROOT, evil::COMPLETE, 1, &[entry]);
         let _ = stream.write_all(&evil::welcome(evil::VERSION));
@@ -283,7 +325,7 @@ on_routes! { tcp;
 fn forged_sums_end_the_push_or_only_cost_their_matches(scene) {
     require!(Need::Sy);
     plant::file(scene.src().join("large"), vec![0; 8 << 20]);
-    let forgeries: [(Forgery, i32); 5] = [
+    let forgeries: [(Forgery, i32); 6] = [
         // All blocks have the same sums, which nothing has.
         (|asked| section(asked, 1 << 20, &[7; 12 * 256]), 0),
         // Sums of another file, of blocks that were not asked for, and fewer or more than those.
@@ -291,12 +333,115 @@ fn forged_sums_end_the_push_or_only_cost_their_matches(scene) {
         (|asked| section(&[&asked[..4], &[3], &asked[5..]].concat(), 1 << 20, &[7; 12 * 256]), 12),
         (|asked| section(asked, 1 << 20, &[7; 12 * 255]), 12),
         (|asked| section(asked, 1 << 20, &[7; 12 * 257]), 12),
+        // Twice, where they were asked for once.
+        (|asked| section(asked, 1 << 20, &[7; 12 * 256]).repeat(2), 12),
     ];
     for (answer, code) in forgeries {
         let server = forger(answer);
         let dest = format!("sy://127.0.0.1:{}/m/dst", server.port());
         let outcome = Push::new(dest).from(slash(scene.src())).run();
         outcome.exits(code);
+    }
+}
+}
+
+/// What the source said of its file: where a chunk begins, and its bytes.
+type Chunks = Vec<(u64, Vec<u8>)>;
+
+/// A server that says it has a `large` of so many bytes, whose blocks all have sums of its choice.
+/// What the client sends comes by the channel.
+fn liar(basis_bytes: u64, sums: fn(u64) -> [u8; 12]) -> (EvilServer, mpsc::Receiver<Chunks>) {
+    let (tell, heard) = mpsc::channel();
+    let server = EvilServer::start(move |mut stream| {
+        let entry = evil::entry(b"large", evil::FILE, basis_bytes);
+        let listing = evil::section(ROOT, evil::COMPLETE, 1, &[entry]);
+        let _ = stream.write_all(&evil::welcome(evil::VERSION));
+        let mut chunks = Chunks::new();
+        while let Some(frame) = evil::read_frame(&mut stream) {
+            let reply = match frame.kind {
+                evil::LIST => evil::frame(evil::LISTING, &listing),
+                evil::SIGN => {
+                    let answers = frame.payload.chunks(16).map(|asked| {
+                        let number = |at: usize| {
+                            u64::from_le_bytes(asked[at..at + 8].try_into().expect("eight"))
+                        };
+                        let count = u32::from_le_bytes(asked[12..].try_into().expect("four"));
+                        let blocks = number(4)..number(4) + u64::from(count);
+                        let sums: Vec<u8> = blocks.flat_map(sums).collect();
+                        evil::frame(evil::SIGNATURE, &section(asked, basis_bytes, &sums))
+                    });
+                    answers.collect::<Vec<_>>().concat()
+                }
+                evil::DATA => {
+                    let offset = frame.payload[8..16].try_into().expect("eight bytes");
+                    chunks.push((u64::from_le_bytes(offset), frame.payload[32..].to_vec()));
+                    continue;
+                }
+                evil::TOKENS => panic!("it has nothing of what was asked for"),
+                evil::END => {
+                    evil::frame(evil::STOP, &Bytes::new().u8(4).raw(&frame.payload[..4]).0)
+                }
+                evil::DONE => evil::report(0),
+                _ => continue,
+            };
+            if stream.write_all(&reply).is_err() {
+                break;
+            }
+        }
+        let _ = tell.send(chunks);
+    });
+    (server, heard)
+}
+
+/// One that hardly any window has.
+fn other_weak(block: u64) -> [u8; 4] {
+    (block as u32 + 1).wrapping_mul(0x9e37_79b9).to_le_bytes()
+}
+
+fn sums(weak: [u8; 4], strong: u64) -> [u8; 12] {
+    let mut sums = [0; 12];
+    sums[..4].copy_from_slice(&weak);
+    sums[4..].copy_from_slice(&strong.to_le_bytes());
+    sums
+}
+
+// The server knows the key, and can have sums agree: the weak sum of nothing but zeros is 0 whatever
+// the key, and a window of them stands at nearly every byte of this file.
+on_routes! { tcp;
+fn forged_sums_that_agree_at_every_byte_cost_little_and_match_nothing(scene) {
+    require!(Need::Sy);
+    const BYTES: usize = 32 << 20;
+    let mut content = vec![0; BYTES];
+    content.iter_mut().step_by(1 << 17).for_each(|byte| *byte = 1);
+    plant::file(scene.src().join("large"), &content);
+    type SumsOf = fn(u64) -> [u8; 12];
+        let nothing: SumsOf = |block| sums(other_weak(block), block + 1);
+    let strong_alike: SumsOf = |block| sums(other_weak(block), 7);
+    let weak_alike: SumsOf = |block| sums([0; 4], block + 1);
+    let all_alike: SumsOf = |_| sums([0; 4], 7);
+    let mut honest_ticks = None;
+    for (name, basis_bytes, sums_of) in [
+        ("what an honest server has of another file", 1 << 30, nothing),
+        ("strong hashes alike", 1 << 30, strong_alike),
+        ("weak sums alike", 1 << 30, weak_alike),
+        ("all sums alike", 1 << 30, all_alike),
+        ("a basis beyond any window", 1 << 45, weak_alike),
+    ] {
+        let (server, heard) = liar(basis_bytes, sums_of);
+        let dest = format!("sy://127.0.0.1:{}/m/dst", server.port());
+        let push = Push::new(dest).from(slash(scene.src())).option("--json");
+        let (outcome, ticks) = push.start().wait_with_cpu_ticks();
+        let summary = outcome.ok().summary();
+        println!("{name}: {ticks} ticks, {summary:?}");
+        assert!(summary.signature_bytes > 1 << 20, "{name}: no sums were taken in");
+        assert_eq!((summary.literal_bytes, summary.matched_bytes), (BYTES as u64, 0), "{name}");
+        let honest = *honest_ticks.get_or_insert(ticks);
+        assert!(ticks <= AGREEING_MULTIPLE_MAX * honest, "{name}: {ticks} ticks, {honest} where nothing agrees");
+        assert!(summary.peak_rss_bytes[0] <= PEAK_MAX, "{name}: {summary:?}");
+        let mut chunks = heard.recv().expect("the server tells what it heard");
+        chunks.sort_unstable();
+        let sent: Vec<u8> = chunks.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert!(sent == content, "{name}: other bytes were sent");
     }
 }
 }

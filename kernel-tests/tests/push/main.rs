@@ -14,6 +14,7 @@ mod cli;
 mod concurrent;
 mod delete;
 mod delta;
+mod delta_costs;
 mod descriptors;
 mod faults_network;
 mod faults_process;
