@@ -15,6 +15,7 @@ mod concurrent;
 mod delete;
 mod delta;
 mod delta_costs;
+mod delta_flips;
 mod descriptors;
 mod faults_network;
 mod faults_process;
