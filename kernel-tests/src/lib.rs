@@ -26,6 +26,7 @@ pub mod evil;
 pub mod flipper;
 pub mod guard;
 pub mod held;
+pub mod holes;
 pub mod invariant;
 pub mod mount;
 pub mod need;

@@ -35,5 +35,6 @@ mod owners;
 mod second_implementation;
 mod source_changes;
 mod sources;
+mod sparse;
 mod ssh;
 mod types;
