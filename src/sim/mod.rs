@@ -27,6 +27,8 @@
 mod agreement;
 pub mod clock;
 #[cfg(test)]
+mod digests;
+#[cfg(test)]
 mod dirs;
 pub mod disk;
 pub mod fault;

@@ -206,7 +206,10 @@ fn a_push_that_is_killed_over_a_huge_file_leaves_nobody_reading(scene) {
     std::thread::sleep(Duration::from_millis(500));
     assert!(!running.has_ended(), "a terabyte takes longer");
     running.kill();
-    // That the server lets go of it is checked after every scene.
+    drop(running);
+    scene.assert_serves();
+    // What is checked after every scene would read it.
+    plant::remove(scene.dst().join("huge"));
 }
 }
 
@@ -256,7 +259,7 @@ fn asks_that_no_source_sends_are_refused(scene) {
     let many = vec![(ROOT, 4, &b"file"[..]); 1025];
     for (attack, words) in [
         (check(1, &[(9, 4, b"file")]), "directory 9"),
-        (check(1, &[(ROOT, 4, b"a/b")]), "/"),
+        (check(1, &[(ROOT, 4, b"a/b")]), "slash"),
         (check(1, &[(ROOT, 4, b"..")]), ".."),
         (check(1, &many), "more than 1024"),
         (evil::frame(evil::CHECK, &[0; 3]), "ends in the middle"),
@@ -270,6 +273,8 @@ fn asks_that_no_source_sends_are_refused(scene) {
             matches!(&last, Last::Refused(evil::PROTOCOL, text) if text.contains(words));
         assert!(is_refused, "should be refused for {words:?}: {last:?}");
     }
+    scene.assert_serves();
+    plant::remove(scene.dst().join("huge"));
 }
 }
 

@@ -589,7 +589,7 @@ fn frames_out_of_their_time_are_refused(scene) {
     for kind in [evil::WELCOME, evil::LISTING, evil::NOTICE, evil::STOP, evil::REPORT, evil::REFUSED, 0x87, evil::MAPPED] {
         refuses(scene, &[evil::frame(kind, b"x")], "frame where none may come");
     }
-    for kind in [0x00, 0x0a, 0x6f, 0x80, 0x89, 0xff] {
+    for kind in [0x00, 0x0b, 0x6f, 0x80, 0x8a, 0xff] {
         refuses(scene, &[evil::frame(kind, b"x")], "unknown frame kind");
     }
     let ignorable: Vec<_> = (0x70..=0x7f).map(|kind| evil::frame(kind, b"whatever")).collect();
