@@ -87,6 +87,7 @@
 //! | one directory | `DIR_ENTRIES_MAX`; it is held in memory once, in one arena |
 //! | descriptors | `DIR_FDS_OPEN_MAX` directories a session; files: `LARGE_FILES_OPEN_MAX` at a source, `INCOMING_FILES_MAX` at a target |
 //! | names of owners | `OWNERS_DECLARED_MAX`; a target keeps each until it is looked up, then numbers that differ |
+//! | partial files | `PARTIALS_PER_DIR_MAX` of a directory, at either side; the others are let alone |
 //! | sums of the blocks of old versions | `DELTA_SUMS_BYTES_MAX` at a source; a target sums what is asked for, and keeps none |
 //! | files that are compared by content | `CHECK_FILES_MAX` a CHECK, `CHECKS_WAITING_MAX` CHECKs, their names and digests; besides, 16 bytes for each in a directory that waits for its verdicts |
 //! | requests and notices that wait | `LISTS_WAITING_MAX`, `NOTICES_WAITING_MAX`; beyond them the target stops receiving |

@@ -81,6 +81,15 @@ pub const DIGEST_OPEN_BYTES: u64 = 16 * 1024;
 /// Jobs of one side of a session that read files for their digests at the same time: what a pool has
 /// threads for.
 pub const DIGEST_JOBS_MAX: usize = POOL_THREADS;
+/// Bytes of a large file from which what arrived is kept when a push with `--partial` breaks off: a chunk. On a link that
+/// breaks off what takes seconds, a chunk is a fraction of one, as much as asking for the sums takes.
+pub const PARTIAL_BYTES_MIN: u64 = CHUNK_BYTES as u64;
+/// Seconds after its last byte that a partial file is kept: a link may be gone over a weekend and some days. Nobody who comes
+/// later knows of it, and it may be as large as its file.
+pub const PARTIAL_SECONDS_MAX: i64 = 7 * 24 * 3600;
+/// Partial files of one directory that either side takes note of, 32 bytes each; the others are left alone until those
+/// are gone. One push leaves 256 at most (`INCOMING_FILES_MAX`).
+pub const PARTIALS_PER_DIR_MAX: usize = 1024;
 
 /// Bytes of listings that the source holds ahead of the merge before it stops listing.
 pub const LOOKAHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -140,6 +140,16 @@ pub struct PushArgs {
     /// that differs is mended. --ignore-times and --size-only change nothing beside it, as in rsync.
     #[arg(short, long, help_heading = "What is done")]
     pub checksum: bool,
+    /// Keep what arrived of a large file when the push breaks off, and go on from it
+    ///
+    /// Give it to every push: one that breaks off leaves a file .sy.HASH.partial beside the large file's
+    /// place, and the next one sends what is missing there. Nothing depends on it: it is compared with
+    /// SRC. It goes when the file has arrived, and after 7 days. With -W it is kept, and not used.
+    #[arg(long, help_heading = "What is done")]
+    pub partial: bool,
+    /// The same as --partial --progress
+    #[arg(short = 'P', help_heading = "What is done")]
+    pub partial_and_progress: bool,
     /// Send every file, whatever its size and time
     #[arg(
         short = 'I',
@@ -279,7 +289,7 @@ fn durability(name: String) -> Durability {
 }
 
 /// Flags of rsync's that are typed most and that sy does not have.
-const RSYNC_FLAGS: [(&str, &str); 21] = [
+const RSYNC_FLAGS: [(&str, &str); 20] = [
     ("-z", "leave it out; over ssh, -e 'ssh -C' compresses"),
     (
         "--compress",
@@ -306,7 +316,6 @@ const RSYNC_FLAGS: [(&str, &str); 21] = [
     ("-r", ALWAYS_ON),
     ("-t", ALWAYS_ON),
     ("-l", ALWAYS_ON),
-    ("-P", "--progress; what arrived whole is never sent twice"),
 ];
 
 const NO_FILTERS: &str = "name as SRC only what is to be pushed";
@@ -370,6 +379,7 @@ pub(crate) mod tests {
             "--durability=file",
             "--timeout=5",
             "--numeric-ids",
+            "--partial",
             "--socket=/s",
             "-e",
             "ssh -p 1",
@@ -380,7 +390,7 @@ pub(crate) mod tests {
         ]);
         assert!(args.archive && args.dry_run && args.verbose && args.quiet);
         assert!(args.itemize_changes && args.delete && args.allow_empty_source);
-        assert!(args.stats && args.json && args.numeric_ids);
+        assert!(args.stats && args.json && args.numeric_ids && args.partial);
         assert_eq!(args.max_delete, Some(7));
         assert_eq!(args.durability, Durability::File);
         assert_eq!(args.timeout, Some(5));

@@ -168,6 +168,7 @@ impl Plan {
             0 => None,
             seconds => Some(Duration::from_secs(seconds)),
         };
+        let partial = args.partial || args.partial_and_progress;
         Ok(Self {
             dest_is_dir: ends_as_dir || sources.len() > 1 || sources[0].contents,
             sources,
@@ -180,6 +181,8 @@ impl Plan {
                 durability: args.durability,
                 numeric_ids: args.numeric_ids || dest.is_local(), // The names are the same here.
                 whole_files: args.whole_file || (dest.is_local() && !args.no_whole_file),
+                partial,
+                resume: partial && !args.whole_file,
                 sameness,
                 block_bytes: args.block_size,
             },
@@ -219,7 +222,7 @@ fn show(args: &PushArgs) -> Show {
         stats: args.stats && speaks_to_people,
         progress: match () {
             () if args.quiet || args.no_progress => ShowProgress::Off,
-            () if args.progress => ShowProgress::On,
+            () if args.progress || args.partial_and_progress => ShowProgress::On,
             () => ShowProgress::Auto,
         },
         quiet: args.quiet,
@@ -572,6 +575,8 @@ mod tests {
         assert!(quiet_json.lines == Lines::Json && !quiet_json.items);
         assert_eq!(show(&["--progress", "-q"]).progress, ShowProgress::Off);
         assert_eq!(show(&["--progress"]).progress, ShowProgress::On);
+        assert_eq!(show(&["-P"]).progress, ShowProgress::On);
+        assert_eq!(show(&["-P", "--no-progress"]).progress, ShowProgress::Off);
     }
 
     #[test]

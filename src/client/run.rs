@@ -102,7 +102,7 @@ impl Push {
             Some(stream) => Some(stream),
             None => connect(&plan.dest, plan.timeout)?,
         };
-        if !plan.policy.whole_files {
+        if !plan.policy.whole_files || plan.policy.resume {
             let is_far = match &plan.dest {
                 Dest::Shell { .. } => true,
                 Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } => {

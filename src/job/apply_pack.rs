@@ -429,10 +429,17 @@ impl<D: Disk> Applying<'_, D> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
         tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
-            let (temp, fd) = create_temp(disk, &tree, here, meta)?;
             let basis = (block_bytes > 0)
-                .then(|| Basis::open(disk, &here.fd, name.bytes(), block_bytes))
+                .then(|| Basis::of(disk, &tree, here, name.bytes(), block_bytes))
                 .flatten();
+            // Of an old version it may be made for the most part: what finds it after a crash can't tell.
+            let has_old = basis.as_ref().is_some_and(|basis| !basis.is_partial);
+            let temp = if tree.policy.partial && !has_old {
+                tree.keepable_temp_name(name.bytes())
+            } else {
+                tree.temp_name()
+            };
+            let fd = create_temp(disk, &tree, here, &temp, meta)?;
             let incoming = Incoming {
                 fd: Arc::new(fd),
                 dir_fd: Arc::clone(&here.fd),

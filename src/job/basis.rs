@@ -1,13 +1,17 @@
-//! What a target does with the file that it has already: sums its blocks, and puts chunks of the
-//! new one together.
+//! What a target does with the file that it has already, or with a part of the new one that came before: sums
+//! its blocks, and puts chunks of the new one together.
 
+use super::entry::Here;
+use super::partial;
+use super::tree::Tree;
 use crate::delta::apply::{self, Step};
 use crate::delta::block_size::{BlockSize, Layout};
 use crate::delta::signature::{self, Builder};
 use crate::delta::strong::Key;
 use crate::limits::{CHUNK_BYTES, FRAME_HEAD_BYTES, SUM_BYTES};
-use crate::model::entry::Kind;
+use crate::model::entry::{Kind, Stat};
 use crate::model::id::FileId;
+use crate::model::partial::{NameHash, PartialName};
 use crate::ops::disk::SharedFd;
 use crate::ops::{Buf, Disk};
 use crate::wire::WireError;
@@ -21,9 +25,11 @@ const RELEASED_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
 const _: () = assert!(SUM_BYTES == signature::SUM_BYTES);
 
-/// The old version of a large file, open while the new one comes.
+/// The old version of a large file, or a part of the new one that came before, open while the new one comes.
 pub struct Basis<D: Disk> {
     fd: SharedFd<D>,
+    /// It is what a push that broke off has left.
+    pub is_partial: bool,
     /// Of its size when it was opened.
     pub layout: Layout,
     pub block: BlockSize,
@@ -40,18 +46,48 @@ impl<D: Disk> Clone for Basis<D> {
 }
 
 impl<D: Disk> Basis<D> {
-    /// The regular file `name` in `dir`; `None` where there is none that can be read, or where it
-    /// is too large for blocks of `block_bytes`: the file goes whole.
-    pub fn open(disk: &D, dir: &D::Fd, name: &[u8], block_bytes: u32) -> Option<Self> {
-        let is_file = |kind| kind == Kind::File;
-        disk.stat_at(dir, name)
-            .ok()
-            .filter(|stat| is_file(stat.kind))?; // Opening a device can do something to it.
+    /// Of the file `name` in `here`: its partial file, if this session looks for those, else the regular
+    /// file of that name. `None` where there is none that can be read, or where it is too large for blocks of
+    /// `block_bytes`: the file goes whole.
+    pub fn of(
+        disk: &D,
+        tree: &Tree<D>,
+        here: &Here<D>,
+        name: &[u8],
+        block_bytes: u32,
+    ) -> Option<Self> {
+        let may_have_partial = tree.policy.partial && here.dir.facts().has_partials;
+        let partial = may_have_partial.then(|| PartialName::new(NameHash::of(name)));
+        partial
+            .and_then(|partial| {
+                let is_fit = |stat: &Stat| partial::is_fit(tree, stat);
+                Self::open(disk, &here.fd, partial.bytes(), block_bytes, is_fit)
+            })
+            .map(|basis| Self {
+                is_partial: true,
+                ..basis
+            })
+            .or_else(|| {
+                let is_file = |stat: &Stat| stat.kind == Kind::File;
+                Self::open(disk, &here.fd, name, block_bytes, is_file)
+            })
+    }
+
+    fn open(
+        disk: &D,
+        dir: &D::Fd,
+        name: &[u8],
+        block_bytes: u32,
+        is_fit: impl Fn(&Stat) -> bool,
+    ) -> Option<Self> {
+        // Opening a device can do something to it.
+        disk.stat_at(dir, name).ok().filter(&is_fit)?;
         let fd = disk.open_file(dir, name).ok()?;
-        let stat = disk.stat(&fd).ok().filter(|stat| is_file(stat.kind))?;
+        let stat = disk.stat(&fd).ok().filter(&is_fit)?;
         let block = BlockSize::of_peer(block_bytes, stat.size)?;
         Some(Self {
             fd: SharedFd::<D>::new(fd),
+            is_partial: false,
             layout: Layout::new(stat.size, block),
             block,
             bytes: stat.size,

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::dir::{Dir, FdCache};
 use super::large::drop_temp;
 use super::marker::{self, Doubt};
+use super::partial;
 use super::prune::Prune;
-use super::tree::{Outcomes, Tree};
+use super::tree::{Incoming, Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
-use crate::model::id::SessionId;
+use crate::model::id::{FileId, SessionId};
+use crate::model::partial::NameHash;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::SharedFd;
@@ -294,6 +296,8 @@ pub struct Finish<D: Disk> {
     pub is_abandoned: bool,
     /// A deletion that it broke off in.
     pub prune: Option<Prune<D>>,
+    /// Large files that it broke off in, of which a part is to be kept.
+    pub kept: Vec<FileId>,
     pub outcomes: Outcomes,
     pub peak_rss_bytes: u64,
 }
@@ -304,6 +308,7 @@ impl<D: Disk> Finish<D> {
             tree,
             is_abandoned,
             prune: None,
+            kept: Vec::new(),
             outcomes: Outcomes::default(),
             peak_rss_bytes: 0,
         }
@@ -311,8 +316,15 @@ impl<D: Disk> Finish<D> {
 
     pub fn run(&mut self, disk: &D) {
         self.peak_rss_bytes = disk.peak_rss_bytes();
-        for incoming in self.tree.take_all_incoming() {
-            drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
+        for (file, incoming) in self.tree.take_all_incoming() {
+            let Incoming {
+                dir_fd, temp, name, ..
+            } = &incoming;
+            let is_kept = self.kept.contains(&file)
+                && partial::keep(disk, &self.tree, dir_fd, temp.bytes(), NameHash::of(name));
+            if !is_kept {
+                drop_temp(disk, dir_fd, temp.bytes());
+            }
         }
         if self.tree.policy.dry_run {
             return;

@@ -42,6 +42,8 @@ pub struct Facts {
     pub opened_up_from: Option<u16>,
     /// Entries that changed then may hold wrong bytes: a session before a crash was not synced.
     pub doubt: Option<Doubt>,
+    /// Partial files stood in it when it was listed.
+    pub has_partials: bool,
 }
 
 impl<D: Disk> Dir<D> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::dir::Dir;
 use super::large::drop_temp;
 use super::own_name::TempName;
+use super::partial;
 use super::prune::opened_up;
 use super::tree::{Closing, Outcomes, Tree};
 use crate::model::entry::{Kind, Meta};
@@ -201,17 +202,16 @@ pub fn create_temp<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
     here: &Here<D>,
+    temp: &TempName,
     meta: &Meta,
-) -> Result<(TempName, D::Fd), Failed> {
-    let temp = tree.temp_name();
+) -> Result<D::Fd, Failed> {
     let mode = if is_plain(tree, &here.dir, meta) {
         final_mode(tree, meta)
     } else {
         0o600
     };
     let create = || disk.create_file(&here.fd, temp.bytes(), mode);
-    let fd = opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))?;
-    Ok((temp, fd))
+    opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))
 }
 
 /// A whole small file: temp name, content, metadata, rename.
@@ -223,7 +223,8 @@ fn file<D: Disk>(
     meta: &Meta,
     content: &[u8],
 ) -> Result<(), Failed> {
-    let (temp, fd) = create_temp(disk, tree, here, meta)?;
+    let temp = tree.temp_name();
+    let fd = create_temp(disk, tree, here, &temp, meta)?;
     let plain = is_plain(tree, &here.dir, meta);
     let written = write_all(disk, &fd, content)
         .map_err(errno(Attempt::Write))
@@ -246,6 +247,7 @@ fn name_or_drop<D: Disk>(
     before: Result<(), Failed>,
 ) -> Result<(), Failed> {
     let named = before.and_then(|()| {
+        partial::remove(disk, tree, &here.dir, &here.fd, name.bytes());
         disk.rename(&here.fd, temp.bytes(), name.bytes())
             .map_err(not_renamed)
     });

@@ -7,8 +7,9 @@ use super::basis::read_exact;
 use super::dir::FdCache;
 use super::entry::{dress_file, ended, not_renamed};
 use super::owners::Met;
+use super::partial;
 use super::read_pack::{DirPlan, is_unchanged};
-use super::tree::{Outcomes, Tree};
+use super::tree::{Incoming, Outcomes, Tree};
 use crate::limits::CHUNK_BYTES;
 use crate::model::entry::{Kind, Stat};
 use crate::model::id::FileId;
@@ -207,6 +208,10 @@ impl<D: Disk> EndLarge<D> {
                     Durability::None | Durability::Session => Ok(()),
                 })
                 .and_then(|()| {
+                    let Incoming {
+                        dir, dir_fd, name, ..
+                    } = &incoming;
+                    partial::remove(disk, tree, dir, dir_fd, name);
                     let renamed =
                         disk.rename(&incoming.dir_fd, incoming.temp.bytes(), &incoming.name);
                     renamed.map_err(not_renamed)

@@ -7,12 +7,14 @@ use super::dir::{Dir, FdCache, keeping_time};
 use super::marker;
 use super::own_name::{self, OwnName};
 use super::owners::Met;
+use super::partial;
 use super::tree::Tree;
-use crate::limits::{DIR_ENTRIES_MAX, FRAME_HEAD_BYTES, LIST_BUDGET_ENTRIES};
+use crate::limits::{DIR_ENTRIES_MAX, FRAME_HEAD_BYTES, LIST_BUDGET_ENTRIES, PARTIALS_PER_DIR_MAX};
 use crate::model::entry::Stat;
 use crate::model::id::DirId;
 use crate::model::listing::Listing;
 use crate::model::name::Name;
+use crate::model::partial::{NameHash, PartialName};
 use crate::model::report::{Attempt, Side, Trouble, Why};
 use crate::ops::disk::{Lock, SharedFd};
 use crate::ops::op::Progress;
@@ -315,6 +317,8 @@ enum TargetState<D: Disk> {
 struct Seen {
     has_errors: bool,
     temps: Vec<Box<[u8]>>,
+    /// `PARTIALS_PER_DIR_MAX` of them at most.
+    partials: Vec<NameHash>,
     markers: Vec<Box<[u8]>>,
 }
 
@@ -377,8 +381,13 @@ impl<D: Disk> ListTarget<D> {
                             break Progress::Again;
                         }
                         Ok(Progress::Done) => {
+                            clean(disk, &self.tree, dir, &lister.fd, &mut seen);
+                            if self.tree.policy.partial {
+                                let partials = &seen.partials;
+                                let listing = &mut self.listing;
+                                partial::list(disk, &self.tree, &lister.fd, partials, listing);
+                            }
                             self.listing.sort();
-                            clean(disk, &self.tree, &lister.fd, &seen.temps);
                             heed_markers(
                                 disk,
                                 &self.tree,
@@ -505,31 +514,67 @@ impl<D: Disk> Meets for TargetMeets<'_, D> {
 
     fn own(&mut self, name: &[u8], own: OwnName) {
         match own {
-            OwnName::Temp(_) => self.seen.temps.push(name.into()),
+            OwnName::Temp(_) | OwnName::Keepable(..) => self.seen.temps.push(name.into()),
+            OwnName::Partial(file) => self.seen.found_partial(file),
             OwnName::Marker(_) => self.seen.markers.push(name.into()),
             OwnName::Unknown => {}
         }
     }
 }
 
-/// Removes temp files that dead sessions left. A live session holds a shared lock on every
-/// directory that has its temp files, so the exclusive one says that none is alive.
-fn clean<D: Disk>(disk: &D, tree: &Tree<D>, fd: &D::Fd, temps: &[Box<[u8]>]) {
-    if temps.is_empty()
-        || tree.policy.dry_run
-        || !matches!(disk.try_lock(fd, Lock::Exclusive), Ok(true))
-    {
-        return;
-    }
-    // Its time may have been compared already. Failing to tidy up is no failure of the push; the
-    // next one tries again.
-    let _ = keeping_time(disk, fd, || {
-        for temp in temps {
-            let _ = disk.unlink(fd, temp);
+impl Seen {
+    fn found_partial(&mut self, file: NameHash) {
+        if self.partials.len() < PARTIALS_PER_DIR_MAX {
+            self.partials.push(file);
         }
-        Ok(())
-    });
-    let _ = disk.unlock(fd);
+    }
+}
+
+/// Removes temp files that dead sessions left, and partial files that are too old. A live session holds a
+/// shared lock on every directory that has its temp files, so the exclusive one says that none is alive. A partial file
+/// that a live session has for a basis it has open.
+fn clean<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>, fd: &D::Fd, seen: &mut Seen) {
+    let has_any = !seen.temps.is_empty() || !seen.partials.is_empty();
+    if has_any && !tree.policy.dry_run {
+        let expired = partial::expired(disk, tree, fd, &seen.partials);
+        let are_dead =
+            !seen.temps.is_empty() && matches!(disk.try_lock(fd, Lock::Exclusive), Ok(true));
+        if are_dead || !expired.is_empty() {
+            // Its time may have been compared already. Failing to tidy up is no failure of the push; the
+            // next one tries again.
+            let _ = keeping_time(disk, fd, || {
+                for file in &expired {
+                    let _ = disk.unlink(fd, PartialName::new(*file).bytes());
+                }
+                if are_dead {
+                    clean_temps(disk, tree, fd, seen);
+                }
+                Ok(())
+            });
+        }
+        if are_dead {
+            let _ = disk.unlock(fd);
+        }
+    }
+    if !seen.partials.is_empty() {
+        seen.partials.sort_unstable();
+        seen.partials.dedup();
+        dir.learn(|facts| facts.has_partials = true);
+    }
+}
+
+/// Removes the temp files, but for those of which the session wants to keep a part.
+fn clean_temps<D: Disk>(disk: &D, tree: &Tree<D>, fd: &D::Fd, seen: &mut Seen) {
+    for temp in std::mem::take(&mut seen.temps) {
+        if tree.policy.partial
+            && let OwnName::Keepable(_, file) = own_name::parse(&temp)
+            && partial::salvage(disk, tree, fd, &temp, file)
+        {
+            seen.found_partial(file);
+        } else {
+            let _ = disk.unlink(fd, &temp);
+        }
+    }
 }
 
 /// Marks as suspect what may have been written by a session that a crash cut off.

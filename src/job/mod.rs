@@ -31,6 +31,7 @@ pub mod marker;
 pub mod matching;
 pub mod own_name;
 pub mod owners;
+pub mod partial;
 pub mod prune;
 pub mod read_pack;
 pub mod tree;

@@ -17,6 +17,7 @@ use crate::limits::{
 use crate::model::entry::Meta;
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
+use crate::model::partial::NameHash;
 use crate::model::policy::Policy;
 use crate::model::report::{Attempt, Why};
 use crate::model::time::Mtime;
@@ -199,6 +200,12 @@ impl<D: Disk> Tree<D> {
             self.session,
             self.temp_counter.fetch_add(1, Ordering::Relaxed),
         )
+    }
+
+    /// For a file of which a part is to be kept, should this process die.
+    pub fn keepable_temp_name(&self, name: &[u8]) -> TempName {
+        let counter = self.temp_counter.fetch_add(1, Ordering::Relaxed);
+        TempName::keepable(self.session, counter, NameHash::of(name))
     }
 
     pub fn counts(&self) -> Counts {
@@ -386,12 +393,8 @@ impl<D: Disk> Tree<D> {
     }
 
     /// All large files that are under way, when a session breaks off.
-    pub fn take_all_incoming(&self) -> Vec<Incoming<D>> {
-        self.state()
-            .incoming
-            .drain()
-            .map(|(_, incoming)| incoming)
-            .collect()
+    pub fn take_all_incoming(&self) -> Vec<(FileId, Incoming<D>)> {
+        self.state().incoming.drain().collect()
     }
 
     /// Directories that were opened up and not closed since, the deepest first: who loses the

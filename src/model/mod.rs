@@ -7,6 +7,7 @@ pub mod listing;
 pub mod module;
 pub mod name;
 pub mod owner;
+pub mod partial;
 pub mod policy;
 pub mod report;
 pub mod time;

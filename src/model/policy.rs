@@ -54,6 +54,10 @@ pub struct Policy {
     pub numeric_ids: bool,
     /// What changed is sent whole, and not as a delta of what the target has.
     pub whole_files: bool,
+    /// What arrived of a large file when the push breaks off is kept.
+    pub partial: bool,
+    /// What another push has kept so is gone on from. The source's own affair, as the three around it.
+    pub resume: bool,
     pub sameness: Sameness,
     /// Bytes of a delta's blocks, a power of two; `None`: by the size of the file.
     pub block_bytes: Option<u32>,

@@ -384,7 +384,7 @@ impl<D: Disk> Source<D> {
                 unreachable!("matched above")
             };
             node.progress = Progress::Asked {
-                merge: Merge::new(&listing),
+                merge: Box::new(Merge::new(&listing)),
                 listing,
             };
             node.is_declared = true;
@@ -656,12 +656,14 @@ impl<D: Disk> Source<D> {
             owners,
             delete: self.hello.policy.delete,
             sameness: self.hello.policy.sameness,
-            delta_bytes_min: self.sender.deltas.as_ref().map(Deltas::bytes_min),
+            delta_bytes_min: self.sender.deltas.as_ref().and_then(Deltas::old_bytes_min),
+            resume: self.hello.policy.resume && self.sender.deltas.is_some(),
         }
     }
 
     fn listing(&mut self, payload: &[u8]) -> Result<(), SessionError> {
-        let mut reader = ListingReader::new(payload);
+        let has_partials = self.hello.policy.partial;
+        let mut reader = ListingReader::new(payload).with_partials(has_partials);
         let owners = Arc::clone(&self.owners);
         while let Some(Section { dir, status, .. }) = reader.section()? {
             let rules = self.rules_in(dir, &owners);

@@ -67,6 +67,8 @@ struct Incoming<D: Disk> {
     size: u64,
     has_holes: bool,
     received: u64,
+    /// Of these, what the basis had.
+    copied: u64,
     digest: FileDigest,
     writes_in_flight: u32,
     failed: Option<Errno>,
@@ -581,6 +583,7 @@ impl<D: Disk> Target<D> {
                 self.state = State::Finishing;
                 let mut finish = Finish::new(self.tree(), true);
                 finish.prune = self.prune.take();
+                finish.kept = self.worth_keeping();
                 self.jobs.push_back(Work::Finish(finish));
             }
             State::Serving | State::Opening | State::Finishing | State::Reporting | State::Over => {
@@ -897,6 +900,7 @@ impl<D: Disk> Target<D> {
                 size,
                 has_holes: false,
                 received: 0,
+                copied: 0,
                 digest: FileDigest::default(),
                 writes_in_flight: 0,
                 failed: None,

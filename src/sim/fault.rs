@@ -49,7 +49,7 @@ impl Default for DiskOptions {
 }
 
 /// How often what goes wrong, in calls of a thousand.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DiskFaults {
     /// Reads and writes that move fewer bytes than they could.
     pub short_per_mille: u32,

@@ -11,6 +11,7 @@ use super::tree::{Content, Entry, Tree};
 use crate::client::plan::Source;
 use crate::model::entry::Kind;
 use crate::model::name::OWN_PREFIX;
+use crate::model::partial::{NameHash, PartialName};
 use crate::model::policy::Policy;
 use crate::wire::hello::Rights;
 
@@ -108,6 +109,24 @@ pub fn temps(tree: &Tree) -> Vec<String> {
     let is_temp = |path: &&Vec<u8>| is_ours(path) && path.ends_with(b".tmp");
     let temps = tree.entries.keys().filter(is_temp);
     temps.map(|path| path.escape_ascii().to_string()).collect()
+}
+
+/// Our own partial files in a tree, each with whether the file that it is a part of stands beside it.
+pub fn partials(tree: &Tree) -> Vec<(String, bool)> {
+    let found = tree.entries.keys().filter_map(|path| {
+        let file = PartialName::file_of(last_of(path))?;
+        let is_whole = tree.entries.iter().any(|(other, entry)| {
+            let is_beside = entry.meta.kind == Kind::File && parent(other) == parent(path);
+            is_beside && NameHash::of(last_of(other)) == file
+        });
+        Some((path.escape_ascii().to_string(), is_whole))
+    });
+    found.collect()
+}
+
+fn last_of(path: &[u8]) -> &[u8] {
+    let cut = path.iter().rposition(|byte| *byte == b'/');
+    cut.map_or(path, |cut| &path[cut + 1..])
 }
 
 /// What the target has to be after a push without failures, and the paths where something stands

@@ -182,7 +182,7 @@ impl Scenario {
         if compared.chance(500) {
             plant_lookalikes(&mut compared, &sources, &source_tree, &mut target_tree);
         }
-        Self {
+        let mut scenario = Self {
             deltas,
             check_bounds: draw_check_bounds(&mut compared),
             seed,
@@ -206,6 +206,50 @@ impl Scenario {
             },
             weathers,
             look_ahead: draw_look_ahead(&mut prng),
+        };
+        // And this.
+        scenario.draw_partials(&mut Prng::new(seed ^ 0x7061_7274), &shape);
+        scenario
+    }
+
+    /// Which pushes keep what arrived when they break off, and which go on from it; at times a file that the
+    /// last push before the calm breaks off in.
+    fn draw_partials(&mut self, prng: &mut Prng, shape: &Shape) {
+        let weathers = self.weathers.iter_mut().map(|weather| &mut weather.policy);
+        for policy in weathers.chain([&mut self.policy]) {
+            policy.partial = prng.chance(600);
+            policy.resume = policy.partial && prng.chance(850);
+        }
+        if let Some(rules) = &mut self.deltas {
+            rules.only_partials = prng.chance(300);
+        }
+        let is_wide = shape.file_bytes_max > 3 * CHUNK_BYTES as u64;
+        let Some(weather) = self.weathers.last_mut().filter(|_| is_wide) else {
+            return;
+        };
+        let Some(dir) = first_dir(&self.sources, &self.source_tree) else {
+            return;
+        };
+        if !prng.chance(250) {
+            return;
+        }
+        let mut content = vec![0; (2 + prng.index(6)) * CHUNK_BYTES + prng.index(CHUNK_BYTES)];
+        prng.fill(&mut content);
+        let place = prng.below(content.len() as u64 + 1);
+        self.source_tree.entries.insert(
+            super::host::joined(dir, b"broken-off"),
+            Entry::file(0o644, &content),
+        );
+        weather.policy.partial = true;
+        weather.policy.dry_run = false;
+        if self.is_pair {
+            weather.crash = Some(PlannedCrash {
+                side: TARGET,
+                at_call: 1 + prng.below(400),
+                crash: Crash::ProcessDeath,
+            });
+        } else {
+            weather.reset_after_bytes[SOURCE] = Some(CHUNK_BYTES as u64 + place);
         }
     }
 
@@ -365,6 +409,7 @@ fn draw_deltas(
         window_blocks: usize::try_from(prng.skewed(300)).expect("small"),
         open_max: 1 + prng.index(12),
         block_bytes: prng.chance(200).then(|| 4096 << prng.below(6)),
+        only_partials: false,
     };
     for name in [&b"delta0"[..], b"delta1", b"delta2"] {
         let bytes = PACK_FILE_BYTES_MAX + prng.index(2 * CHUNK_BYTES);
@@ -381,16 +426,9 @@ fn draw_deltas(
             let from = prng.index(bytes) / 2;
             content[from..].fill(0);
         }
-        let dir = sources[0].path.strip_prefix(SOURCE_ROOT).unwrap_or(b"");
-        let dir = dir.strip_prefix(b"/").unwrap_or(dir);
-        let dir = dir.strip_suffix(b"/").unwrap_or(dir);
-        let is_dir = |tree: &Tree, path: &[u8]| {
-            let entry = tree.entries.get(path);
-            entry.is_some_and(|entry| entry.meta.kind == Kind::Dir)
-        };
-        if !is_dir(source_tree, dir) {
+        let Some(dir) = first_dir(sources, source_tree) else {
             continue;
-        }
+        };
         let mut entry = Entry::file(0o644, &content);
         source_tree
             .entries
@@ -409,6 +447,19 @@ fn draw_deltas(
         }
     }
     rules
+}
+
+/// The first of the sources, below `SOURCE_ROOT`, if it is a directory.
+fn first_dir<'a>(sources: &'a [Source], tree: &Tree) -> Option<&'a [u8]> {
+    let dir = sources[0].path.strip_prefix(SOURCE_ROOT).unwrap_or(b"");
+    let dir = dir.strip_prefix(b"/").unwrap_or(dir);
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    is_dir(tree, dir).then_some(dir)
+}
+
+fn is_dir(tree: &Tree, path: &[u8]) -> bool {
+    let entry = tree.entries.get(path);
+    entry.is_some_and(|entry| entry.meta.kind == Kind::Dir)
 }
 
 /// Replaces, inserts, deletes and moves.

@@ -75,13 +75,14 @@ const FOUND: &[(u64, &str)] = &[
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let mut count = 0;
     let mut failures = Vec::new();
-    let (mut matched_bytes, mut lookalikes) = (0, 0);
+    let (mut matched_bytes, mut lookalikes, mut resumed) = (0, 0, 0);
     for seed in seeds {
         count += 1;
         match world::run(seed) {
             Ok(summary) => {
                 matched_bytes += summary.matched_bytes;
                 lookalikes += summary.lookalikes;
+                resumed += summary.resumed;
             }
             Err(what) => failures.push(format!("seed {seed}: {what}")),
         }
@@ -89,6 +90,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(matched_bytes > 0, "no seed has sent a delta");
     assert!(lookalikes > 0, "no seed has compared contents");
+    assert!(resumed > 0, "no seed has gone on from what was kept");
     report(count);
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::SimDisk;
-use super::fault::Crash;
+use super::fault::{Crash, DiskFaults};
 use super::net::NetOptions;
 use super::oracle::{self, Expected, Facts, History, Safety, Wanted};
 use super::prng::Prng;
@@ -72,6 +72,9 @@ pub struct Summary {
     pub matched_bytes: u64,
     /// Files with the right size, the right time and another content that a push has found out.
     pub lookalikes: u64,
+    /// Partial files that a push left, and those that one which succeeded has gone on from.
+    pub kept: u64,
+    pub resumed: u64,
 }
 
 pub struct World {
@@ -198,6 +201,8 @@ impl World {
                 .map_err(|e| e.to_string())?;
             all_good("a dry run changed the target", before.diff(&after))?;
         }
+        let kept = oracle::partials(&self.dest_tree());
+        self.summary.kept += kept.len() as u64;
         self.was_unsynced |= policy.durability != Durability::File && !policy.dry_run;
         self.bury(&end);
         self.check_safety()?;
@@ -246,6 +251,8 @@ impl World {
             };
         }
         let mut outcomes = Vec::new();
+        let partials_before = oracle::partials(&before);
+        let matched_before = self.summary.matched_bytes;
         self.may_delete |= policy.delete;
         for _ in 0..CALM_PUSHES_MAX {
             let end = self.push(policy, None)?;
@@ -270,6 +277,8 @@ impl World {
         let may_hide = was_changed(&self.source_history) || was_changed(&self.target_history);
         if exit == Exit::Ok && !may_hide {
             all_good("temp files stay", oracle::temps(&after))?;
+            let has_matched = self.summary.matched_bytes > matched_before;
+            self.check_partials(&partials_before, &after, has_matched)?;
         }
         self.check_idle(policy)?;
         if policy.durability != Durability::None
@@ -280,6 +289,45 @@ impl World {
             self.restart(TARGET, Crash::PowerCut);
             let lines = before.without_ours().diff(&self.dest_tree().without_ours());
             all_good("a power cut took what was reported as durable", lines)?;
+        }
+        Ok(())
+    }
+
+    /// After a success no part is left of a file that has its name.
+    fn check_partials(
+        &mut self,
+        before: &[(String, bool)],
+        after: &Tree,
+        has_matched: bool,
+    ) -> Result<(), String> {
+        let Scenario {
+            weathers,
+            policy,
+            deltas,
+            is_pair,
+            ..
+        } = &self.scenario;
+        let kept = oracle::partials(after);
+        let none_wanted = weathers.iter().all(|weather| !weather.policy.partial);
+        if none_wanted && !kept.is_empty() {
+            return Err(format!("parts that nobody wanted were kept: {kept:?}"));
+        }
+        // Between removing the part and the rename, or unable to remove it.
+        let may_stay = weathers.iter().any(|weather| {
+            let has_crashed = weather
+                .crash
+                .is_some_and(|planned| *is_pair || planned.side == TARGET);
+            has_crashed || weather.faults[TARGET] != DiskFaults::default()
+        });
+        let of_whole_files = kept.iter().filter(|(_, is_whole)| *is_whole);
+        let lines = of_whole_files.map(|(path, _)| path.clone());
+        if !may_stay {
+            all_good("parts of whole files stay", lines.collect())?;
+        }
+        let is_resumed = policy.resume && deltas.is_some_and(|rules| rules.only_partials);
+        if is_resumed && has_matched {
+            let gone = before.len().saturating_sub(kept.len());
+            self.summary.resumed += gone as u64;
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct DeltaRules {
     pub block_bytes: Option<u32>,
     /// Files that are open at once, most of them waiting for their sums.
     pub open_max: usize,
+    /// Of old versions no use is made, but of what arrived when a push broke off.
+    pub only_partials: bool,
 }
 
 impl Default for DeltaRules {
@@ -43,6 +45,7 @@ impl Default for DeltaRules {
             window_blocks: DELTA_WINDOW_BLOCKS,
             block_bytes: None,
             open_max: DELTA_FILES_OPEN_MAX,
+            only_partials: false,
         }
     }
 }
@@ -60,6 +63,7 @@ impl DeltaRules {
             },
             block_bytes: policy.block_bytes,
             open_max: share.clamp(LARGE_FILES_OPEN_MAX, DELTA_FILES_OPEN_MAX),
+            only_partials: policy.whole_files,
             ..Self::default()
         }
     }
@@ -119,6 +123,11 @@ impl<D: Disk> Deltas<D> {
 
     pub fn bytes_min(&self) -> u64 {
         self.rules.bytes_min
+    }
+
+    /// The same for old versions; `None`: no use is made of them.
+    pub fn old_bytes_min(&self) -> Option<u64> {
+        (!self.rules.only_partials).then_some(self.rules.bytes_min)
     }
 
     /// How a basis of that size is cut.

@@ -1,11 +1,13 @@
 //! The generator: merges a directory of the source with the target's LISTING of it, entry by
 //! entry as the LISTING arrives, and gives every name its verdict. It keeps one byte per entry
-//! of the source and the names to delete; the target's entries are never stored.
+//! of the source, the names to delete, and some partial files; the target's entries are never stored.
 
 use crate::job::read_pack::Verdict;
+use crate::limits::{PACK_FILE_BYTES_MAX, PARTIAL_BYTES_MIN, PARTIALS_PER_DIR_MAX};
 use crate::model::entry::{Kind, Meta};
 use crate::model::listing::{Entry, Listing};
 use crate::model::owner::OwnerMap;
+use crate::model::partial::{NameHash, PartialName};
 use crate::model::policy::Sameness;
 use crate::model::report::{Change, What};
 use crate::wire::WireError;
@@ -26,6 +28,8 @@ pub struct Merge {
     bases: Vec<(u32, u64)>,
     /// Files whose content decides.
     unsure: Vec<Unsure>,
+    /// What arrived of files when a push broke off, ascending, and how many bytes.
+    partials: Vec<(NameHash, u64)>,
     /// Fifos, sockets and devices that the session may not make.
     pub specials_skipped: u64,
 }
@@ -125,6 +129,8 @@ pub struct Rules<'a> {
     pub sameness: Sameness,
     /// Bytes of both versions from which a file may go as a delta; `None`: all go whole.
     pub delta_bytes_min: Option<u64>,
+    /// Files of which a part arrived before go as deltas of that.
+    pub resume: bool,
 }
 
 impl Merge {
@@ -138,6 +144,7 @@ impl Merge {
             dirs_absent: Vec::new(),
             bases: Vec::new(),
             unsure: Vec::new(),
+            partials: Vec::new(),
             specials_skipped: 0,
         }
     }
@@ -156,6 +163,10 @@ impl Merge {
         }
         self.last_name.clear();
         self.last_name.extend_from_slice(name);
+        if target.name.is_ours() {
+            self.take_partial(target);
+            return Ok(()); // Never to be deleted, and of no name that the source could have.
+        }
         while self.next < listing.len() && listing.name(self.next) < name {
             self.only_source(listing, rules, each);
         }
@@ -181,6 +192,9 @@ impl Merge {
         while self.next < listing.len() {
             self.only_source(listing, rules, each);
         }
+        if rules.resume && !self.partials.is_empty() {
+            self.go_on_from_partials(listing);
+        }
         if !is_complete {
             self.deletes = Deletes::default();
             self.dirs_absent = Vec::new();
@@ -204,6 +218,37 @@ impl Merge {
             unsure,
             specials_skipped,
         }
+    }
+
+    /// Notes a partial file. A target that lists no end of them has the others ignored.
+    fn take_partial(&mut self, target: &Entry<'_>) {
+        if self.partials.len() < PARTIALS_PER_DIR_MAX
+            && target.size >= PARTIAL_BYTES_MIN
+            && let Some(file) = PartialName::file_of(target.name.bytes())
+        {
+            self.partials.push((file, target.size));
+        }
+    }
+
+    /// Files that are to be sent get what arrived of them before for a basis, rather than an old version.
+    fn go_on_from_partials(&mut self, listing: &Listing) {
+        let mut bases = Vec::new();
+        for (index, verdict) in self.verdicts.iter().enumerate() {
+            let is_large = *verdict == Verdict::Send
+                && listing.kind(index) == Kind::File
+                && listing.size(index) > PACK_FILE_BYTES_MAX as u64;
+            if !is_large {
+                continue;
+            }
+            let file = NameHash::of(listing.name(index));
+            if let Ok(at) = self.partials.binary_search_by_key(&file, |(file, _)| *file) {
+                bases.push((place(index), self.partials[at].1));
+            }
+        }
+        bases.append(&mut self.bases);
+        bases.sort_by_key(|(index, _)| *index); // Stable: of two the partial file is the first.
+        bases.dedup_by_key(|(index, _)| *index);
+        self.bases = bases;
     }
 
     fn only_source(
@@ -411,7 +456,7 @@ mod tests {
             mtime,
         };
         Entry {
-            name: Name::new(name.as_bytes()).unwrap(),
+            name: Name::any(name.as_bytes()).unwrap(),
             meta,
             size,
             ino_low: 0,
@@ -435,6 +480,7 @@ mod tests {
             delete,
             sameness: Sameness::SizeAndTime,
             delta_bytes_min: Some(2),
+            resume: false,
         };
         let mut listing = Listing::default();
         source.iter().for_each(|entry| listing.push_entry(*entry));
@@ -493,6 +539,7 @@ mod tests {
                 delete: false,
                 sameness: Sameness::SizeAndTime,
                 delta_bytes_min: None,
+                resume: false,
             };
             let mut merge = Merge::new(&source);
             for entry in target.iter() {
@@ -501,6 +548,66 @@ mod tests {
             let merged = merge.finish(&source, rules, is_complete, &mut ignore);
             assert_eq!(merged.dirs_absent, absent);
         }
+    }
+
+    /// The bases of three large files, of which the target has the second in another version and the third
+    /// as it is, beside these partial files.
+    fn bases_beside(partials: &[(String, u64)], resume: bool) -> (Vec<(u32, u64)>, Deletes) {
+        const LARGE: u64 = 1 << 20;
+        let mut source = Listing::default();
+        for name in ["new", "old", "same"] {
+            source.push_entry(entry(name, Kind::File, LARGE, 1));
+        }
+        let mut target = Listing::default();
+        for (name, size) in partials {
+            let named = entry("x", Kind::File, *size, 1);
+            let name = Name::any(name.as_bytes()).unwrap();
+            target.push_entry(Entry { name, ..named });
+        }
+        target.sort();
+        target.push_entry(entry("old", Kind::File, LARGE - 1, 1));
+        target.push_entry(entry("same", Kind::File, LARGE, 1));
+        let (owners, mut ignore) = (OwnerMap::default(), |_: usize, _: Change| {});
+        let rules = Rules {
+            rights: Rights::default(),
+            owners: &owners,
+            delete: true,
+            sameness: Sameness::SizeAndTime,
+            delta_bytes_min: Some(2),
+            resume,
+        };
+        let mut merge = Merge::new(&source);
+        for entry in target.iter() {
+            merge.take(&source, &entry, rules, &mut ignore).unwrap();
+        }
+        assert!(merge.partials.len() <= PARTIALS_PER_DIR_MAX);
+        let merged = merge.finish(&source, rules, true, &mut ignore);
+        (merged.bases, merged.deletes)
+    }
+
+    fn partial_of(name: &str) -> String {
+        let name = PartialName::new(NameHash::of(name.as_bytes()));
+        String::from_utf8(name.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_file_goes_as_a_delta_of_what_arrived_of_it_before() {
+        let old = (1, (1 << 20) - 1);
+        let part = PARTIAL_BYTES_MIN;
+        let partials = ["new", "old", "same", "other"].map(|name| (partial_of(name), part));
+        let (bases, deletes) = bases_beside(&partials, true);
+        assert_eq!(bases, [(0, part), (1, part)]);
+        assert!(deletes.is_empty());
+        assert_eq!(bases_beside(&partials, false).0, [old]);
+        let too_small = [(partial_of("new"), part - 1)];
+        assert_eq!(bases_beside(&too_small, true).0, [old]);
+    }
+
+    #[test]
+    fn of_partial_files_without_end_some_are_kept_in_mind() {
+        let many = (0..2 * PARTIALS_PER_DIR_MAX).map(|number| partial_of(&number.to_string()));
+        let many: Vec<_> = many.map(|name| (name, PARTIAL_BYTES_MIN)).collect();
+        assert_eq!(bases_beside(&many, true).0, [(1, (1 << 20) - 1)]);
     }
 
     #[test]
@@ -544,6 +651,7 @@ mod tests {
             delete: false,
             sameness: Sameness::SizeAndTime,
             delta_bytes_min: None,
+            resume: false,
         };
         let mut merge = Merge::new(&listing);
         let mut ignore = |_: usize, _: Change| {};

@@ -118,7 +118,7 @@ pub enum Progress<D: Disk> {
     /// It is known what the source has. Next: Asked, or Ready where the target has nothing.
     Listed { listing: Listing },
     /// LIST is under way; the answer is merged as it arrives. Next: Checking, Ready.
-    Asked { listing: Listing, merge: Merge },
+    Asked { listing: Listing, merge: Box<Merge> },
     /// The content of some files is still to be compared. Next: Ready.
     Checking(Box<Checking<D>>),
     /// Every entry has its verdict. Next: Packed.

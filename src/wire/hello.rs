@@ -55,7 +55,8 @@ const FLAG_DEST_IS_DIR: u32 = 1 << 4;
 const FLAG_SINGLE_FILE: u32 = 1 << 5;
 const FLAG_TELL_DELETES: u32 = 1 << 6;
 const FLAG_DEST_IS_RELATIVE: u32 = 1 << 7;
-const FLAGS_KNOWN: u32 = (1 << 8) - 1;
+const FLAG_PARTIAL: u32 = 1 << 10;
+const FLAGS_KNOWN: u32 = ((1 << 8) - 1) | FLAG_PARTIAL;
 
 impl Hello {
     pub fn encode(&self, writer: &mut Writer<'_>) {
@@ -73,7 +74,8 @@ impl Hello {
                 | flag(self.dest_is_dir, FLAG_DEST_IS_DIR)
                 | flag(self.single_file, FLAG_SINGLE_FILE)
                 | flag(self.policy.tell_deletes, FLAG_TELL_DELETES)
-                | flag(self.dest_is_relative, FLAG_DEST_IS_RELATIVE),
+                | flag(self.dest_is_relative, FLAG_DEST_IS_RELATIVE)
+                | flag(self.policy.partial, FLAG_PARTIAL),
         );
         writer.u64(self.policy.delete_max.unwrap_or(0));
         writer.u8(encode_durability(self.policy.durability));
@@ -153,6 +155,7 @@ impl Hello {
             durability,
             numeric_ids: is(FLAG_NUMERIC_IDS),
             whole_files: false, // As well.
+            partial: is(FLAG_PARTIAL),
             ..Policy::default()
         };
         Ok(Self {

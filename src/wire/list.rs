@@ -6,6 +6,7 @@ use crate::model::entry::{Kind, Meta};
 use crate::model::id::DirId;
 use crate::model::listing::Entry;
 use crate::model::name::Name;
+use crate::model::partial::PartialName;
 use crate::model::time::Mtime;
 use crate::ops::Errno;
 
@@ -200,6 +201,7 @@ pub struct ListingReader<'a> {
     name: [u8; 255],
     name_len: usize,
     left: u32,
+    has_partials: bool,
 }
 
 impl<'a> ListingReader<'a> {
@@ -209,6 +211,15 @@ impl<'a> ListingReader<'a> {
             name: [0; 255],
             name_len: 0,
             left: 0,
+            has_partials: false,
+        }
+    }
+
+    /// Takes partial files, too, where the session asked for them: the one name of sy's own that travels.
+    pub fn with_partials(self, has_partials: bool) -> Self {
+        Self {
+            has_partials,
+            ..self
         }
     }
 
@@ -263,8 +274,15 @@ impl<'a> ListingReader<'a> {
             value: u64::from(nsec),
         })?;
         let (uid, gid) = self.reader.owners()?;
+        let name = &self.name[..self.name_len];
+        let is_partial =
+            self.has_partials && kind == Kind::File && PartialName::file_of(name).is_some();
         Ok(Some(Entry {
-            name: Name::new(&self.name[..self.name_len])?,
+            name: if is_partial {
+                Name::any(name)?
+            } else {
+                Name::new(name)?
+            },
             meta: Meta {
                 kind,
                 mode: st_mode & 0o7777,
@@ -345,6 +363,31 @@ mod tests {
             })
         );
         assert_eq!(reader.section().unwrap(), None);
+    }
+
+    #[test]
+    fn of_our_own_names_a_listing_holds_partial_files_where_they_were_asked_for() {
+        let partial = b".sy.99aa06d3014798d86001c324468d497f.partial";
+        let read = |name: &[u8], kind, has_partials| {
+            let mut payload = [0; 400];
+            let mut writer = Writer::new(&mut payload);
+            let mut section = SectionWriter::begin(&mut writer, DirId(1)).unwrap();
+            let mut own = entry(b"a");
+            own.name = Name::any(name).unwrap();
+            own.meta.kind = kind;
+            assert!(section.push(&own));
+            section.end(Status::Complete);
+            let len = writer.at();
+            let mut reader = ListingReader::new(&payload[..len]).with_partials(has_partials);
+            reader.section().unwrap();
+            reader.entry().map(|entry| entry.is_some())
+        };
+        assert_eq!(read(partial, Kind::File, true), Ok(true));
+        read(partial, Kind::File, false).unwrap_err();
+        read(partial, Kind::Dir, true).unwrap_err();
+        read(partial, Kind::Symlink, true).unwrap_err();
+        read(b".sy.0123456789abcdef.1.tmp", Kind::File, true).unwrap_err();
+        read(b".sy.x.partial", Kind::File, true).unwrap_err();
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! 9 [Backwards](#9-what-the-target-says) · 10 [States and order](#10-states-and-order) ·
 //! 11 [Flow](#11-flow) · 12 [Silence](#12-silence) · 13 [Endings](#13-endings) ·
 //! 14 [Limits](#14-limits) · 15 [Deltas](#15-deltas-sign-signature-and-tokens) ·
-//! 16 [By content](#16-by-content-check-and-digests)
+//! 16 [By content](#16-by-content-check-and-digests) · 17 [Partial files](#17-partial-files)
 //!
 //! # 1 Roles
 //!
@@ -68,7 +68,8 @@
 //! list ("to the end of the payload") may be an empty one. "Error" without a further word means:
 //! the session ends (section 13); what stood before it in the stream may have been carried out.
 //!
-//! A source leaves out what is no `name`, because it begins with `.sy.`: it is sy's own.
+//! A source leaves out what is no `name`, because it begins with `.sy.`: it is sy's own. One such name
+//! travels, in LISTINGs of sessions that ask for it: that of a [partial file](#17-partial-files).
 //!
 //! # 3 Frames
 //!
@@ -159,6 +160,7 @@
 //! | single file | 5 | section 5 |
 //! | tell deletes | 6 | each deletion is told by a NOTICE, not only counted |
 //! | DEST is relative | 7 | section 5; an error beside a module |
+//! | partial | 10 | section 17 |
 //!
 //! ## WELCOME
 //!
@@ -301,7 +303,8 @@
 //!
 //! Names are `name`s, put together, and **ascend strictly** in byte order through all sections of a
 //! directory; a source that sees otherwise ends the session. The target leaves out its own `.sy.*`
-//! files. *Suspect* means that a crash may have cut off the session that wrote the file: whatever
+//! files, but with HELLO's *partial* it lists the partial files of section 17; one that was not asked for, or
+//! that is no regular file, is an error, as is any other name that is no `name`. *Suspect* means that a crash may have cut off the session that wrote the file: whatever
 //! its size and time say, the source sends it again.
 //!
 //! ## OWNERS and MAPPED
@@ -413,7 +416,7 @@
 //! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
 //! the source, used once and counted up like a directory's. At most 256 are begun and not ended. With
 //! *block bytes* (0, or a power of two from 4096 to 262,144) other than 0 the file has a **basis**, the
-//! entry that has the name now (section 15).
+//! entry that has the name now (section 15), or what arrived of the file before (section 17).
 //!
 //! **CLOSE** says that nothing more comes for `dir`; its number is retired at once. Its `meta` is
 //! set when the large files that began in it have ended and the CLOSEs below it are carried out: as
@@ -604,7 +607,7 @@
 //! # 13 Endings
 //!
 //! A stream that ends before the REPORT has failed, whatever arrived. Temp files of a session that
-//! broke off are removed by the target, and directories that it had made writable for itself get
+//! broke off are removed by the target, or become partial files (section 17), and directories that it had made writable for itself get
 //! their modes back; what has its name by then stays.
 //!
 //! | what ends a session | who says so | exit of the source |
@@ -644,6 +647,7 @@
 //! | files in one CHECK | 1024 | [`CHECK_FILES_MAX`] |
 //! | CHECKs that are not answered | 8 | [`CHECKS_WAITING_MAX`] |
 //! | ranges of numbers used, of directories and of files | 262,144 | [`USED_RANGES_MAX`] |
+//! | partial files of one directory that a side takes note of | 1024 | [`PARTIALS_PER_DIR_MAX`] |
 //!
 //! # 15 Deltas: SIGN, SIGNATURE and TOKENS
 //!
@@ -763,9 +767,32 @@
 //! It is keyed because nothing looks at the bytes again where it agrees: who may write to one of the files
 //! must not be able to make another content that passes for it.
 //!
+//! # 17 Partial files
+//!
+//! With HELLO's *partial* a target keeps what arrived of a large file when the session breaks off, if that
+//! is 262,144 bytes or more: as the file `.sy.` *hash* `.partial` in the same directory, the hash being
+//! XXH3-128 (seed 0) of the file's name, the number high · 2^64 + low in 32 lower-case hexadecimal digits.
+//! It need not keep any. This one keeps none of a file that the source gave up or that failed, none where
+//! the disk is full, and none that its basis gave for the most part, unless the basis was a partial file
+//! and has not more. It replaces an older one.
+//!
+//! **A partial file is a basis, and nothing about it is believed**: not its length, not its bytes, not that
+//! it belongs to the file as it is now. Where it is wrong no block matches, and the bytes travel.
+//!
+//! In such a session LISTINGs hold the partial files of the directory that may be a basis: regular ones of
+//! the target's own user, with one name, of 262,144 bytes or more. Others are left out. A source never
+//! deletes one. If it is to send a file there whose name has that hash, it may send it as a delta (section
+//! 15) of a basis of that size. At a BEGIN with *block bytes* the target takes for the basis the partial
+//! file, where it listed one, and else the entry of that name. A source that meant the other sees another
+//! size in the SIGNATURE, or finds no block that matches.
+//!
+//! Before a file gets its name, by whatever operation, its partial file is removed if the target has listed
+//! the directory and met some there. In any session, with *partial* or without, a target removes those that
+//! it meets and whose mtime is 7 days old; never what is not a regular file of its own user.
+//!
+//! [`PAYLOAD_BYTES_MAX`]: crate::limits::PAYLOAD_BYTES_MAX
 //! [`CHECK_FILES_MAX`]: crate::limits::CHECK_FILES_MAX
 //! [`CHECKS_WAITING_MAX`]: crate::limits::CHECKS_WAITING_MAX
-//! [`PAYLOAD_BYTES_MAX`]: crate::limits::PAYLOAD_BYTES_MAX
 //! [`CHUNK_BYTES`]: crate::limits::CHUNK_BYTES
 //! [`NAME_BYTES_MAX`]: crate::limits::NAME_BYTES_MAX
 //! [`LINK_TARGET_BYTES_MAX`]: crate::limits::LINK_TARGET_BYTES_MAX
@@ -776,6 +803,7 @@
 //! [`SIGN_BYTES_MAX`]: crate::limits::SIGN_BYTES_MAX
 //! [`DELTA_RUNS_PER_CHUNK_MAX`]: crate::limits::DELTA_RUNS_PER_CHUNK_MAX
 //! [`USED_RANGES_MAX`]: crate::limits::USED_RANGES_MAX
+//! [`PARTIALS_PER_DIR_MAX`]: crate::limits::PARTIALS_PER_DIR_MAX
 //! [`OWNERS_DECLARED_MAX`]: crate::limits::OWNERS_DECLARED_MAX
 //! [`OWNER_NAME_BYTES_MAX`]: crate::limits::OWNER_NAME_BYTES_MAX
 //! [`LISTS_WAITING_MAX`]: crate::limits::LISTS_WAITING_MAX

@@ -102,6 +102,7 @@ impl<D: Disk> Target<D> {
             } => {
                 self.totals.literal_bytes += len as u64 - copied_bytes;
                 self.totals.matched_bytes += copied_bytes;
+                incoming.copied += copied_bytes;
                 let fd = incoming.fd.clone().expect("looked at when it was entered");
                 self.writes.push_back((file, fd, buf, len, offset));
                 Ok(())

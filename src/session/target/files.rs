@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Held, Target};
+use super::{Held, Incoming, Target};
 use crate::job::Work;
 use crate::job::basis::Basis;
 use crate::job::large::{EndLarge, Fate};
 use crate::job::tree::{Fatal, is_fatal};
-use crate::limits::FRAME_HEAD_BYTES;
+use crate::limits::{FRAME_HEAD_BYTES, PARTIAL_BYTES_MIN};
 use crate::model::id::FileId;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::SharedFd;
@@ -98,6 +98,26 @@ impl<D: Disk> Target<D> {
         };
         incoming.writes_in_flight += 1;
         Ok(Some((Arc::clone(fd), len, offset)))
+    }
+
+    /// Files under way of which what arrived is worth keeping, when the session breaks off. What a basis gave is there to
+    /// give it again: of a file that is an old version for the most part the rest would not go as a delta of that any more.
+    /// A disk that is full gets its space back.
+    pub(super) fn worth_keeping(&self) -> Vec<FileId> {
+        if !self.tree().policy.partial || self.fatal.is_some() {
+            return Vec::new();
+        }
+        let is_worth_it = |incoming: &Incoming<D>| {
+            let literal = incoming.received.saturating_sub(incoming.copied);
+            let is_new = literal >= PARTIAL_BYTES_MIN && literal >= incoming.copied;
+            let partial = incoming.basis.as_ref().filter(|basis| basis.is_partial);
+            let is_more = partial.is_some_and(|partial| incoming.received >= partial.bytes);
+            let is_good = incoming.failed.is_none() && !incoming.is_wrong;
+            is_good && (is_new || is_more)
+        };
+        let files = self.incoming.iter();
+        let files = files.filter(|(_, incoming)| is_worth_it(incoming));
+        files.map(|(file, _)| *file).collect()
     }
 
     pub(super) fn written(&mut self, file: FileId, result: Result<(), Errno>) {

@@ -1,0 +1,110 @@
+//! Partial files: what arrived of a large file when a push broke off, kept beside its place
+//! (`model::partial`) until a push goes on from it.
+//!
+//! **A partial file is a basis**, and nothing of it is believed. The target sums its blocks under the
+//! session's key, the source finds them in its file as it is now, the rest travels, and the digests of the
+//! chunks and of the file are checked as always before a rename gives the file its name. So zeros after a power
+//! cut, parts that never came, a source that changed meanwhile, and whatever somebody planted under that name
+//! cost bytes, and never a wrong file.
+
+use super::dir::Dir;
+use super::tree::Tree;
+use crate::limits::{PARTIAL_BYTES_MIN, PARTIAL_SECONDS_MAX};
+use crate::model::entry::{Kind, Stat};
+use crate::model::listing::Listing;
+use crate::model::name::Name;
+use crate::model::partial::{NameHash, PartialName};
+use crate::model::time::Mtime;
+use crate::ops::{Disk, Errno};
+
+/// Whether it is a file of this user's, which may be removed or replaced. A link, a directory, another's
+/// file were planted, or are none of our business: they stay as they are.
+fn is_ours<D: Disk>(tree: &Tree<D>, stat: &Stat) -> bool {
+    stat.kind == Kind::File && stat.uid == tree.identity.uid
+}
+
+/// Whether it may be a basis: ours, not under a second name that somebody could have made to have us read
+/// what is not his to read, and worth it.
+pub fn is_fit<D: Disk>(tree: &Tree<D>, stat: &Stat) -> bool {
+    is_ours(tree, stat) && stat.nlink == 1 && stat.size >= PARTIAL_BYTES_MIN
+}
+
+fn is_expired(stat: &Stat, now: Mtime) -> bool {
+    now.sec.saturating_sub(stat.mtime.sec) > PARTIAL_SECONDS_MAX
+}
+
+/// Makes a temp file the partial file, in the place of an older one; `false` where it can't be one.
+pub fn keep<D: Disk>(disk: &D, tree: &Tree<D>, dir: &D::Fd, temp: &[u8], file: NameHash) -> bool {
+    let name = PartialName::new(file);
+    let stat = disk.stat_at(dir, temp);
+    let may_be_replaced = match disk.stat_at(dir, name.bytes()) {
+        Ok(stat) => is_ours(tree, &stat),
+        Err(errno) => errno == Errno::NOENT,
+    };
+    // It ends where its last byte was written: nothing sets aside room before, and holes take none.
+    stat.is_ok_and(|stat| is_fit(tree, &stat))
+        && may_be_replaced
+        && disk.rename(dir, temp, name.bytes()).is_ok()
+}
+
+/// As `keep`, for a temp file whose session died. Nobody knows what it was made of: the larger one stays.
+pub fn salvage<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &D::Fd,
+    temp: &[u8],
+    file: NameHash,
+) -> bool {
+    let Ok(stat) = disk.stat_at(dir, temp) else {
+        return false;
+    };
+    let older = disk.stat_at(dir, PartialName::new(file).bytes());
+    let is_larger = older.is_ok_and(|older| is_fit(tree, &older) && older.size > stat.size);
+    !is_larger && !is_expired(&stat, disk.now()) && keep(disk, tree, dir, temp, file)
+}
+
+/// Those of `partials` that nobody went on from for too long.
+pub fn expired<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &D::Fd,
+    partials: &[NameHash],
+) -> Vec<NameHash> {
+    let now = disk.now();
+    let is_gone = |file: &&NameHash| {
+        let stat = disk.stat_at(dir, PartialName::new(**file).bytes());
+        stat.is_ok_and(|stat| is_ours(tree, &stat) && is_expired(&stat, now))
+    };
+    partials.iter().filter(is_gone).copied().collect()
+}
+
+/// Adds those that may be a basis to the listing of their directory.
+pub fn list<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &D::Fd,
+    partials: &[NameHash],
+    listing: &mut Listing,
+) {
+    for file in partials {
+        let name = PartialName::new(*file);
+        let stat = disk.stat_at(dir, name.bytes());
+        if let Some(stat) = stat.ok().filter(|stat| is_fit(tree, stat)) {
+            listing.push(Name::any(name.bytes()).expect("of digits and dots"), &stat);
+        }
+    }
+}
+
+/// Removes the partial file of `name`, which is about to get that name whole. A crash in between leaves a whole temp
+/// file, and not a partial one that nobody needs.
+pub fn remove<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>, fd: &D::Fd, name: &[u8]) {
+    if !dir.facts().has_partials {
+        return;
+    }
+    let partial = PartialName::new(NameHash::of(name));
+    let stat = disk.stat_at(fd, partial.bytes());
+    if stat.is_ok_and(|stat| is_ours(tree, &stat)) {
+        // One that stays expires.
+        let _ = disk.unlink(fd, partial.bytes());
+    }
+}
