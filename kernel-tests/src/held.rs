@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::proxy::{Deed, Plan, Proxy, Way};
 use crate::scene::slash;
 use crate::{Outcome, Route, Running, Scene, guard};
@@ -63,10 +65,11 @@ impl Held {
         self.running.wait()
     }
 
-    /// Kills it where it is.
+    /// Ends it by a signal where it is.
     #[track_caller]
-    pub fn kill(self) -> Outcome {
-        self.running.kill();
+    pub fn signal(self, signal: Signal) -> Outcome {
+        self.running.signal(signal);
+        self.running.resume();
         self.running.wait()
     }
 }

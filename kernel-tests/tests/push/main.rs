@@ -32,6 +32,7 @@ mod million;
 mod names;
 mod other_host;
 mod owners;
+mod partial;
 mod second_implementation;
 mod source_changes;
 mod sources;
