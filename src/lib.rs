@@ -43,6 +43,7 @@
 //! is to be done into PACKs, which jobs fill with small files, straight into the block that is sent;
 //! [`stage::sender`] reads large ones chunk by chunk. [`session::source`] joins the four.
 //! [`session::target`] has PACKs applied in order, their entries side by side, writes chunks as they come, and reports.
+//! Files get their names when they are whole; those that are updated in place ([`job::in_place`]) their times.
 //!
 //! Over ssh the stream is a socket pair to our own `ssh` ([`client::rsh`]) at one end, and what sshd
 //! gave the server as stdin and stdout ([`server::stdio`]), mostly two pipes, at the other.

@@ -122,6 +122,13 @@ pub struct PushArgs {
     /// Send deltas to a DEST that is a path, too
     #[arg(long, overrides_with = "whole_file", help_heading = "What is done")]
     pub no_whole_file: bool,
+    /// Update files where they stand, not beside
+    ///
+    /// They keep their inode, no second copy takes space, and what does not change is not written. Until a file
+    /// is whole, everybody sees a mixture; the next push sends what broke off again. One that has other
+    /// names, that belongs to somebody else, or that can't be written to is replaced all the same.
+    #[arg(long, help_heading = "What is done")]
+    pub inplace: bool,
     /// Blocks of BYTES for deltas
     ///
     /// It is rounded up to a power of two from 4K to 256K, and files whose size asks for larger blocks

@@ -183,6 +183,7 @@ impl Plan {
                 whole_files: args.whole_file || (dest.is_local() && !args.no_whole_file),
                 partial,
                 resume: partial && !args.whole_file,
+                in_place: args.inplace,
                 sameness,
                 block_bytes: args.block_size,
             },

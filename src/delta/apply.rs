@@ -20,6 +20,8 @@ pub enum RunError {
         len: u32,
         basis_bytes: u64,
     },
+    #[error("a copy from {offset} to {place} of a file that is updated in place")]
+    Moved { offset: u64, place: u64 },
     #[error("runs of more bytes than the chunk's {chunk_bytes}")]
     BeyondChunk { chunk_bytes: usize },
     #[error("runs of {bytes} bytes for a chunk of {chunk_bytes}")]
@@ -59,7 +61,14 @@ pub struct Runs<'a>(&'a [u8]);
 /// Checks everything about the runs of a chunk of `chunk_bytes` before anything is done: that they
 /// lie within a basis of `basis_bytes` and make up exactly the chunk. The source may pack at most
 /// `DELTA_RUNS_PER_CHUNK_MAX` into one, so that a frame costs no more reads than a chunk has blocks.
-pub fn check(runs: &[u8], chunk_bytes: usize, basis_bytes: u64) -> Result<Runs<'_>, RunError> {
+/// With `chunk_offset`, where the chunk belongs, the basis is overwritten by the new version, and copies have to
+/// stay in their place.
+pub fn check(
+    runs: &[u8],
+    chunk_bytes: usize,
+    basis_bytes: u64,
+    chunk_offset: Option<u64>,
+) -> Result<Runs<'_>, RunError> {
     let mut made: usize = 0;
     let mut at = 0;
     let mut count = 0;
@@ -82,6 +91,11 @@ pub fn check(runs: &[u8], chunk_bytes: usize, basis_bytes: u64) -> Result<Runs<'
                     len: u32::try_from(len).unwrap_or(u32::MAX),
                     basis_bytes,
                 });
+            }
+            let place = chunk_offset.map(|offset| offset.saturating_add(made as u64));
+            if let Some(place) = place.filter(|place| *place != basis_offset) {
+                let offset = basis_offset;
+                return Err(RunError::Moved { offset, place });
             }
         }
         made = made.saturating_add(step.len());
@@ -168,7 +182,7 @@ mod tests {
     #[test]
     fn runs_become_steps_in_their_order() {
         let runs = [copy(5, 10), literal(b"abc"), copy(0, 1)].concat();
-        let steps: Vec<Step> = check(&runs, 14, 15).unwrap().steps().collect();
+        let steps: Vec<Step> = check(&runs, 14, 15, None).unwrap().steps().collect();
         let copied = |basis_offset, len| Step::Copy { basis_offset, len };
         assert_eq!(steps, [copied(5, 10), Step::Literal(18..21), copied(0, 1)]);
         assert_eq!(&runs[18..21], b"abc");
@@ -176,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_must_not_be_is_refused_by_name() {
-        let refused = |runs: &[u8], chunk, basis| check(runs, chunk, basis).unwrap_err();
+        let refused = |runs: &[u8], chunk, basis| check(runs, chunk, basis, None).unwrap_err();
         let beyond = |offset, len, basis_bytes| RunError::BeyondBasis {
             offset,
             len,
@@ -211,14 +225,25 @@ mod tests {
         for cut in 1..8 {
             assert_eq!(refused(&literal(b"abc")[..cut], 3, 15), RunError::CutShort);
         }
-        assert!(check(&[], 0, 0).is_ok());
+        assert!(check(&[], 0, 0, None).is_ok());
+    }
+
+    #[test]
+    fn in_place_a_copy_stays_where_it_is() {
+        let runs = [literal(b"abc"), copy(103, 10), literal(b"x"), copy(114, 2)].concat();
+        assert!(check(&runs, 16, 200, Some(100)).is_ok());
+        let moved = |offset, place| Err(RunError::Moved { offset, place });
+        assert_eq!(check(&runs, 16, 200, Some(99)).map(drop), moved(103, 102));
+        let runs = [copy(100, 5), copy(100, 5)].concat();
+        assert_eq!(check(&runs, 10, 200, Some(100)).map(drop), moved(100, 105));
+        assert!(check(&runs, 10, 200, None).is_ok());
     }
 
     #[test]
     fn a_swarm_of_tiny_copies_is_refused() {
         let swarm = copy(0, 1).repeat(DELTA_RUNS_PER_CHUNK_MAX + 1);
         assert_eq!(
-            check(&swarm, DELTA_RUNS_PER_CHUNK_MAX + 1, 1).unwrap_err(),
+            check(&swarm, DELTA_RUNS_PER_CHUNK_MAX + 1, 1, None).unwrap_err(),
             RunError::TooMany {
                 max: DELTA_RUNS_PER_CHUNK_MAX
             }
@@ -235,7 +260,7 @@ mod tests {
                 runs[at] ^= 1 << prng.below(8);
             }
             runs.truncate(prng.index(runs.len() + 1));
-            let Ok(checked) = check(&runs, 21, 40) else {
+            let Ok(checked) = check(&runs, 21, 40, None) else {
                 continue;
             };
             let mut made = 0;

@@ -14,7 +14,8 @@
 //! The basis is cut into blocks of one size ([`block_size`]). Of each the target sends a weak sum,
 //! which can be rolled over the new version byte by byte ([`rolling`]), and a keyed strong hash
 //! ([`strong`]), which decides. The source takes these into an [`index`], and the [`matcher`] says of
-//! each chunk of the new version which bytes are copies and which have to be sent ([`tokens`]).
+//! each chunk of the new version which bytes are copies and which have to be sent ([`tokens`]). Where
+//! the new version overwrites its basis, only what stays in its place is a copy ([`aligned`]).
 //!
 //! # Rules
 //!
@@ -29,6 +30,7 @@
 //!
 //! [`DELTA_WINDOW_BLOCKS`]: crate::limits::DELTA_WINDOW_BLOCKS
 
+pub mod aligned;
 pub mod apply;
 pub mod block_size;
 pub mod index;
@@ -174,7 +176,7 @@ mod tests {
     }
 
     fn assemble(basis: &[u8], runs: &[u8], chunk_bytes: usize, built: &mut Vec<u8>) {
-        let checked = apply::check(runs, chunk_bytes, basis.len() as u64);
+        let checked = apply::check(runs, chunk_bytes, basis.len() as u64, None);
         for step in checked.expect("an honest source").steps() {
             match step {
                 Step::Copy { basis_offset, len } => {
@@ -447,7 +449,7 @@ mod tests {
         for bit in 0..runs_bytes * 8 {
             let mut hurt = out[..runs_bytes].to_vec();
             hurt[bit / 8] ^= 1 << (bit % 8);
-            if apply::check(&hurt, new.len(), 5000).is_ok() {
+            if apply::check(&hurt, new.len(), 5000, None).is_ok() {
                 let mut built = Vec::new();
                 assemble(&basis, &hurt, new.len(), &mut built);
                 assert_ne!(XxHash3_128::oneshot(&built), digest, "bit {bit}");

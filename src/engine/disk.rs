@@ -13,8 +13,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom, Timespec,
-    Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom,
+    Timespec, Timestamps, UTIME_OMIT, Uid,
 };
 use rustix::io::retry_on_intr;
 
@@ -36,6 +36,12 @@ const DIR_FLAGS: OFlags = OFlags::RDONLY
 /// Without O_NONBLOCK the open of a fifo waits for a writer; without O_NOCTTY that of a terminal
 /// could make it ours.
 const READ_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+/// As for reading; a lease of somebody else's is waited for without it, too.
+const WRITE_FLAGS: OFlags = OFlags::WRONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::NOFOLLOW)
@@ -81,6 +87,10 @@ impl Disk for PosixDisk {
 
     fn create_file(&self, dir: &OwnedFd, name: &[u8], mode: u16) -> Result<OwnedFd, Errno> {
         retry_on_intr(|| rustix::fs::openat(dir, name, CREATE_FLAGS, mode_of(mode)))
+    }
+
+    fn open_to_write(&self, dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+        retry_on_intr(|| rustix::fs::openat(dir, name, WRITE_FLAGS, Mode::empty()))
     }
 
     // fstat and newfstatat rather than statx: the fields are these, and statx copies twice the
@@ -141,6 +151,11 @@ impl Disk for PosixDisk {
 
     fn set_size(&self, fd: &OwnedFd, bytes: u64) -> Result<(), Errno> {
         retry_on_intr(|| rustix::fs::ftruncate(fd, bytes))
+    }
+
+    fn punch_hole(&self, fd: &OwnedFd, offset: u64, bytes: u64) -> Result<(), Errno> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        retry_on_intr(|| rustix::fs::fallocate(fd, flags, offset, bytes))
     }
 
     fn sync_file(&self, fd: &OwnedFd) -> Result<(), Errno> {
@@ -593,6 +608,48 @@ mod tests {
         disk.set_size(&fd, 4097).unwrap();
         assert_eq!(disk.stat(&fd).unwrap().size, 4097);
         disk.sync_file(&fd).unwrap();
+    }
+
+    #[test]
+    fn what_is_there_is_opened_to_be_written_and_nothing_else() {
+        let (temp, disk) = (TempDir::new("disk-write"), PosixDisk);
+        let dir = temp.open();
+        let made = disk.create_file(&dir, b"f", 0o600).unwrap();
+        disk.write(&made, b"old text", 0).unwrap();
+        disk.make_symlink(&dir, b"link", b"f").unwrap();
+        disk.make_node(&dir, b"p", Kind::Fifo, 0o600, 0).unwrap();
+        let refused = |name| disk.open_to_write(&dir, name).unwrap_err();
+        assert_eq!(refused(b"none"), Errno::NOENT);
+        assert_eq!(refused(b"link"), Errno::LOOP);
+        assert_eq!(
+            refused(b"p"),
+            Errno::NXIO,
+            "nobody reads, and it is not waited for"
+        );
+        let fd = disk.open_to_write(&dir, b"f").unwrap();
+        assert_eq!(disk.write(&fd, b"new", 0), Ok(3));
+        let mut bytes = [0; 16];
+        let again = disk.open_file(&dir, b"f").unwrap();
+        assert_eq!(disk.read(&again, &mut bytes, 0), Ok(8));
+        assert_eq!(&bytes[..8], b"new text");
+    }
+
+    #[test]
+    fn a_hole_reads_as_zeros_and_the_size_stays() {
+        let (temp, disk) = (TempDir::new("disk-hole"), PosixDisk);
+        let dir = temp.open();
+        let fd = disk.create_file(&dir, b"f", 0o600).unwrap();
+        disk.write(&fd, &[7; 20_000], 0).unwrap();
+        match disk.punch_hole(&fd, 4096, 100_000) {
+            Err(Errno::OPNOTSUPP) => return, // Not on this file system.
+            done => done.unwrap(),
+        }
+        assert_eq!(disk.stat(&fd).unwrap().size, 20_000);
+        let mut bytes = [1; 20_000];
+        let again = disk.open_file(&dir, b"f").unwrap();
+        assert_eq!(disk.read(&again, &mut bytes, 0), Ok(20_000));
+        assert!(bytes[..4096].iter().all(|byte| *byte == 7));
+        assert!(bytes[4096..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

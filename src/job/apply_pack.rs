@@ -15,6 +15,7 @@ use super::entry::{
     Failed, Here, check_entry, close_dirs, create_temp, ended, entry_name, errno, make_entry,
     open_for_change,
 };
+use super::in_place::{InPlaceFile, Place};
 use super::marker;
 use super::prune::{Prune, opened_up};
 use super::tree::{Fatal, Incoming, Outcomes, Standing, Tree};
@@ -59,6 +60,8 @@ pub struct Begun<D: Disk> {
     pub basis: Option<Basis<D>>,
     /// It was said to have a basis.
     pub is_delta: bool,
+    /// It is updated where it stands, and had so many bytes.
+    pub standing_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,9 +179,11 @@ impl<D: Disk> ApplyPack<D> {
     }
 
     fn make_entries(&mut self, disk: &D) -> Progress {
-        let mut budget = match self.tree.policy.durability {
-            Durability::File => SYNCED_BUDGET_ENTRIES,
-            Durability::None | Durability::Session => usize::MAX,
+        let policy = &self.tree.policy;
+        let mut budget = if policy.durability == Durability::File || policy.in_place {
+            SYNCED_BUDGET_ENTRIES
+        } else {
+            usize::MAX
         };
         let Self {
             tree,
@@ -429,43 +434,64 @@ impl<D: Disk> Applying<'_, D> {
         let (disk, tree) = (self.disk, Arc::clone(self.tree));
         tree.may_begin(file)?;
         let made = self.in_dir(dir)?.and_then(|here| {
+            let standing = InPlaceFile::open(disk, &tree, &here.fd, name.bytes());
             let basis = (block_bytes > 0)
-                .then(|| Basis::of(disk, &tree, here, name.bytes(), block_bytes))
+                .then(|| match &standing {
+                    Some(file) => {
+                        Basis::standing(disk, here, (name.bytes(), &file.stat), block_bytes)
+                    }
+                    None => Basis::of(disk, &tree, here, name.bytes(), block_bytes),
+                })
                 .flatten();
-            // Of an old version it may be made for the most part: what finds it after a crash can't tell.
-            let has_old = basis.as_ref().is_some_and(|basis| !basis.is_partial);
-            let temp = if tree.policy.partial && !has_old {
-                tree.keepable_temp_name(name.bytes())
-            } else {
-                tree.temp_name()
+            let (place, fd) = match standing {
+                Some(standing) => {
+                    standing.begin(disk, &tree, meta, size)?;
+                    let fd = Arc::clone(&standing.fd);
+                    (Place::InPlace(standing), fd)
+                }
+                None => {
+                    // Of an old version it may be made for the most part: what finds it after a crash can't tell.
+                    let has_old = basis.as_ref().is_some_and(|basis| !basis.is_partial);
+                    let temp = if tree.policy.partial && !has_old {
+                        tree.keepable_temp_name(name.bytes())
+                    } else {
+                        tree.temp_name()
+                    };
+                    let fd = create_temp(disk, &tree, here, &temp, meta)?;
+                    (Place::Beside(temp), Arc::new(fd))
+                }
             };
-            let fd = create_temp(disk, &tree, here, &temp, meta)?;
             let incoming = Incoming {
-                fd: Arc::new(fd),
+                fd,
                 dir_fd: Arc::clone(&here.fd),
                 dir: Arc::clone(&here.dir),
                 dir_id: dir,
-                temp,
+                place,
                 name: name.bytes().into(),
                 meta: *meta,
             };
             Ok((incoming, basis))
         });
-        let begun = |fd, basis| Begun {
+        let begun = |fd, basis, standing_bytes| Begun {
             file,
             size,
             fd,
             basis,
             is_delta: block_bytes > 0,
+            standing_bytes,
         };
         match made {
             Ok((incoming, basis)) => {
                 let fd = Arc::clone(&incoming.fd);
+                let standing_bytes = match &incoming.place {
+                    Place::InPlace(standing) => Some(standing.stat.size),
+                    Place::Beside(_) => None,
+                };
                 tree.begin(file, incoming)?;
-                self.begun.push(begun(Some(fd), basis));
+                self.begun.push(begun(Some(fd), basis, standing_bytes));
             }
             Err((attempt, why)) => {
-                self.begun.push(begun(None, None));
+                self.begun.push(begun(None, None, None));
                 let path = tree.find(dir)?.0.path_below_root(name.bytes());
                 self.outcomes.failed(&tree, attempt, why, path);
             }

@@ -2,6 +2,7 @@
 //! its blocks, and puts chunks of the new one together.
 
 use super::entry::Here;
+use super::entry::write_all;
 use super::partial;
 use super::tree::Tree;
 use crate::delta::apply::{self, Step};
@@ -13,7 +14,7 @@ use crate::model::entry::{Kind, Stat};
 use crate::model::id::FileId;
 use crate::model::partial::{NameHash, PartialName};
 use crate::ops::disk::SharedFd;
-use crate::ops::{Buf, Disk};
+use crate::ops::{Buf, Disk, Errno};
 use crate::wire::WireError;
 use crate::wire::cursor::Writer;
 use crate::wire::data::DATA_HEAD_BYTES;
@@ -34,6 +35,8 @@ pub struct Basis<D: Disk> {
     pub layout: Layout,
     pub block: BlockSize,
     pub bytes: u64,
+    /// Its device and inode.
+    identity: (u64, u64),
 }
 
 impl<D: Disk> Clone for Basis<D> {
@@ -73,6 +76,19 @@ impl<D: Disk> Basis<D> {
             })
     }
 
+    /// Of the file of that name, which is to be updated where it stands; `None` as above, and where it is
+    /// another one by now.
+    pub fn standing(
+        disk: &D,
+        here: &Here<D>,
+        (name, stat): (&[u8], &Stat),
+        block_bytes: u32,
+    ) -> Option<Self> {
+        let is_file = |stat: &Stat| stat.kind == Kind::File;
+        let basis = Self::open(disk, &here.fd, name, block_bytes, is_file);
+        basis.filter(|basis| (basis.identity, basis.bytes) == ((stat.dev, stat.ino), stat.size))
+    }
+
     fn open(
         disk: &D,
         dir: &D::Fd,
@@ -91,6 +107,7 @@ impl<D: Disk> Basis<D> {
             layout: Layout::new(stat.size, block),
             block,
             bytes: stat.size,
+            identity: (stat.dev, stat.ino),
         })
     }
 }
@@ -194,7 +211,8 @@ fn sum<D: Disk>(
     written == sums.len()
 }
 
-/// Puts one chunk together of copies and literals, in the place that a DATA's content has in its block.
+/// Puts one chunk together of copies and literals, in the place that a DATA's content has in its block. Where the
+/// file is updated in place, copies stand where they belong, and the literals are written.
 ///
 /// Copies are read and written again, also where the file system could share their extents. What gets a name is
 /// what was checked, and a basis may be changed between a look at it and a clone of it: the clone would have
@@ -204,6 +222,7 @@ fn sum<D: Disk>(
 pub struct Weave<D: Disk> {
     pub file: FileId,
     basis: Basis<D>,
+    onto: Onto<D>,
     /// In: TOKENS. Out, if all went well: what is to be written.
     pub buf: Buf,
     payload_bytes: usize,
@@ -212,6 +231,15 @@ pub struct Weave<D: Disk> {
     pub scratch: Box<[u8]>,
     /// Out.
     pub woven: Option<Woven>,
+}
+
+/// Where a chunk belongs.
+pub enum Onto<D: Disk> {
+    /// A file of its own; the caller writes it. Where `copies_stay` they may not move, since others in the
+    /// session are updated in place.
+    Another { copies_stay: bool },
+    /// The basis itself.
+    Itself(SharedFd<D>),
 }
 
 /// What became of a chunk.
@@ -224,6 +252,12 @@ pub enum Woven {
         /// Of these, what the basis had.
         copied_bytes: u64,
     },
+    /// What differs in it is written, or could not be.
+    Written {
+        len: usize,
+        copied_bytes: u64,
+        result: Result<(), Errno>,
+    },
     /// The basis does not hold what its sums said, or can't be read.
     Wrong,
     /// The runs are not what a source may send.
@@ -233,7 +267,7 @@ pub enum Woven {
 impl<D: Disk> Weave<D> {
     pub fn new(
         file: FileId,
-        basis: Basis<D>,
+        (basis, onto): (Basis<D>, Onto<D>),
         buf: Buf,
         payload_bytes: usize,
         chunk_bytes: usize,
@@ -241,6 +275,7 @@ impl<D: Disk> Weave<D> {
         Self {
             file,
             basis,
+            onto,
             buf,
             payload_bytes,
             chunk_bytes,
@@ -261,7 +296,10 @@ impl<D: Disk> Weave<D> {
         let kept = &mut self.scratch[..runs.len()];
         kept.copy_from_slice(runs);
         let runs = &*kept;
-        let checked = apply::check(runs, self.chunk_bytes, self.basis.bytes).map_err(|error| {
+        let must_stay = !matches!(self.onto, Onto::Another { copies_stay: false });
+        let place = must_stay.then_some(head.offset);
+        let checked = apply::check(runs, self.chunk_bytes, self.basis.bytes, place);
+        let checked = checked.map_err(|error| {
             Woven::Forbidden(WireError::Tokens {
                 file: self.file.0,
                 why: error.to_string(),
@@ -286,12 +324,37 @@ impl<D: Disk> Weave<D> {
         if chunk_digest(chunk) != head.digest {
             return Err(Woven::Wrong);
         }
-        Ok(Woven::Whole {
-            offset: head.offset,
-            len: self.chunk_bytes,
-            copied_bytes,
+        Ok(match &self.onto {
+            Onto::Another { .. } => Woven::Whole {
+                offset: head.offset,
+                len: self.chunk_bytes,
+                copied_bytes,
+            },
+            Onto::Itself(fd) => Woven::Written {
+                len: self.chunk_bytes,
+                copied_bytes,
+                result: write_literals(disk, fd, &checked, runs, head.offset),
+            },
         })
     }
+}
+
+fn write_literals<D: Disk>(
+    disk: &D,
+    fd: &D::Fd,
+    checked: &apply::Runs<'_>,
+    runs: &[u8],
+    offset: u64,
+) -> Result<(), Errno> {
+    let mut at = offset;
+    for step in checked.steps() {
+        let len = step.len() as u64;
+        if let Step::Literal(range) = step {
+            write_all(disk, fd, &runs[range], at)?;
+        }
+        at += len;
+    }
+    Ok(())
 }
 
 /// Whether all of `into` could be read.

@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use super::dir::{Dir, FdCache};
-use super::large::drop_temp;
+use super::large::abandon;
 use super::marker::{self, Doubt};
 use super::partial;
 use super::prune::Prune;
-use super::tree::{Incoming, Outcomes, Tree};
+use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::{Kind, Meta, Stat};
 use crate::model::id::{FileId, SessionId};
-use crate::model::partial::NameHash;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::SharedFd;
@@ -317,13 +316,10 @@ impl<D: Disk> Finish<D> {
     pub fn run(&mut self, disk: &D) {
         self.peak_rss_bytes = disk.peak_rss_bytes();
         for (file, incoming) in self.tree.take_all_incoming() {
-            let Incoming {
-                dir_fd, temp, name, ..
-            } = &incoming;
-            let is_kept = self.kept.contains(&file)
-                && partial::keep(disk, &self.tree, dir_fd, temp.bytes(), NameHash::of(name));
+            let is_kept =
+                self.kept.contains(&file) && partial::keep_incoming(disk, &self.tree, &incoming);
             if !is_kept {
-                drop_temp(disk, dir_fd, temp.bytes());
+                abandon(disk, &incoming);
             }
         }
         if self.tree.policy.dry_run {

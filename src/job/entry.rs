@@ -1,8 +1,10 @@
-//! Makes one entry of a directory: under a temp name, whole and dressed, and then under its own.
+//! Makes one entry of a directory: under a temp name, whole and dressed, and then under its own. Files
+//! that are there may be updated where they stand instead.
 
 use std::sync::Arc;
 
 use super::dir::Dir;
+use super::in_place::InPlaceFile;
 use super::large::drop_temp;
 use super::own_name::TempName;
 use super::partial;
@@ -214,7 +216,7 @@ pub fn create_temp<D: Disk>(
     opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))
 }
 
-/// A whole small file: temp name, content, metadata, rename.
+/// A whole small file: temp name, content, metadata, rename; or where it stands.
 fn file<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
@@ -223,10 +225,13 @@ fn file<D: Disk>(
     meta: &Meta,
     content: &[u8],
 ) -> Result<(), Failed> {
+    if let Some(standing) = InPlaceFile::open(disk, tree, &here.fd, name.bytes()) {
+        return standing.update(disk, tree, here, (name, meta), content);
+    }
     let temp = tree.temp_name();
     let fd = create_temp(disk, tree, here, &temp, meta)?;
     let plain = is_plain(tree, &here.dir, meta);
-    let written = write_all(disk, &fd, content)
+    let written = write_all(disk, &fd, content, 0)
         .map_err(errno(Attempt::Write))
         .and_then(|()| dress_file(disk, tree, &fd, meta, plain).map_err(errno(Attempt::SetMeta)))
         .and_then(|()| match tree.policy.durability {
@@ -270,10 +275,10 @@ pub fn not_renamed(code: Errno) -> Failed {
     }
 }
 
-fn write_all<D: Disk>(disk: &D, fd: &D::Fd, content: &[u8]) -> Result<(), Errno> {
+pub fn write_all<D: Disk>(disk: &D, fd: &D::Fd, content: &[u8], offset: u64) -> Result<(), Errno> {
     let mut written = 0;
     while written < content.len() {
-        match disk.write(fd, &content[written..], written as u64)? {
+        match disk.write(fd, &content[written..], offset + written as u64)? {
             0 => return Err(Errno::IO),
             bytes => written += bytes,
         }

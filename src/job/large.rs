@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::basis::read_exact;
 use super::dir::FdCache;
-use super::entry::{dress_file, ended, not_renamed};
+use super::entry::{Failed, dress_file, ended, errno, not_renamed};
+use super::in_place::Place;
 use super::owners::Met;
 use super::partial;
 use super::read_pack::{DirPlan, is_unchanged};
@@ -143,7 +144,7 @@ impl<D: Disk> CheckLarge<D> {
 /// What becomes of a large file at the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// Whole and right: it gets its name.
+    /// Whole and right: it gets its name, or its time.
     Keep,
     /// The source gave up; it said so itself.
     Drop,
@@ -156,8 +157,9 @@ pub struct EndLarge<D: Disk> {
     tree: Arc<Tree<D>>,
     pub file: FileId,
     fate: Fate,
-    /// Where it has holes: the last of them may be its end.
-    bytes: Option<u64>,
+    size: u64,
+    /// The last of them may be its end.
+    has_holes: bool,
     /// The old version, kept open: whoever closes it last has to wait until its space is free again.
     old: Option<SharedFd<D>>,
     pub outcomes: Outcomes,
@@ -168,63 +170,40 @@ impl<D: Disk> EndLarge<D> {
         tree: Arc<Tree<D>>,
         file: FileId,
         fate: Fate,
-        bytes: Option<u64>,
+        (size, has_holes): (u64, bool),
         old: Option<SharedFd<D>>,
     ) -> Self {
         Self {
             tree,
             file,
             fate,
-            bytes,
+            size,
+            has_holes,
             old,
             outcomes: Outcomes::default(),
         }
     }
 
+    /// Nothing is kept of it, and nothing was wrong at the target: it may come again.
+    pub fn is_dropped(&self) -> bool {
+        self.fate == Fate::Drop
+    }
+
     pub fn run(&mut self, disk: &D) {
-        let Self {
-            tree,
-            file,
-            fate,
-            bytes,
-            outcomes,
-            old: _,
-        } = self;
-        let Some(incoming) = tree.take_incoming(*file) else {
+        let Some(incoming) = self.tree.take_incoming(self.file) else {
             return;
         };
-        let kept = match *fate {
-            Fate::Keep => bytes
-                .map_or(Ok(()), |bytes| disk.set_size(&incoming.fd, bytes))
-                .map_err(|errno| (Attempt::Write, Why::Errno(errno)))
-                .and_then(|()| {
-                    dress_file(disk, tree, &incoming.fd, &incoming.meta, false)
-                        .map_err(|errno| (Attempt::SetMeta, Why::Errno(errno)))
-                })
-                .and_then(|()| match tree.policy.durability {
-                    Durability::File => disk
-                        .sync_file(&incoming.fd)
-                        .map_err(|errno| (Attempt::Sync, Why::Errno(errno))),
-                    Durability::None | Durability::Session => Ok(()),
-                })
-                .and_then(|()| {
-                    let Incoming {
-                        dir, dir_fd, name, ..
-                    } = &incoming;
-                    partial::remove(disk, tree, dir, dir_fd, name);
-                    let renamed =
-                        disk.rename(&incoming.dir_fd, incoming.temp.bytes(), &incoming.name);
-                    renamed.map_err(not_renamed)
-                })
-                .map(|()| true),
+        let kept = match self.fate {
+            Fate::Keep => self.keep(disk, &incoming).map(|()| true),
             Fate::Drop => Ok(false),
             Fate::Fail(attempt, why) => Err((attempt, why)),
         };
+        let Self { tree, outcomes, .. } = self;
         match kept {
             Ok(true) => tree.count(|counts| counts.files_made += 1),
-            Ok(false) => drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes()),
+            Ok(false) => abandon(disk, &incoming),
             Err((attempt, why)) => {
-                drop_temp(disk, &incoming.dir_fd, incoming.temp.bytes());
+                abandon(disk, &incoming);
                 outcomes.failed(
                     tree,
                     attempt,
@@ -234,6 +213,45 @@ impl<D: Disk> EndLarge<D> {
             }
         }
         ended(disk, tree, incoming.dir_id, outcomes);
+    }
+
+    fn keep(&self, disk: &D, incoming: &Incoming<D>) -> Result<(), Failed> {
+        let Incoming {
+            fd,
+            dir,
+            dir_fd,
+            name,
+            meta,
+            ..
+        } = incoming;
+        let tree = &*self.tree;
+        let temp = match &incoming.place {
+            Place::Beside(temp) => temp,
+            Place::InPlace(standing) => {
+                partial::remove(disk, tree, dir, dir_fd, name);
+                return standing.end(disk, tree, (dir_fd, name), meta, self.size);
+            }
+        };
+        if self.has_holes {
+            let grown = disk.set_size(fd, self.size);
+            grown.map_err(errno(Attempt::Write))?;
+        }
+        dress_file(disk, tree, fd, meta, false).map_err(errno(Attempt::SetMeta))?;
+        if tree.policy.durability == Durability::File {
+            disk.sync_file(fd).map_err(errno(Attempt::Sync))?;
+        }
+        partial::remove(disk, tree, dir, dir_fd, name);
+        let renamed = disk.rename(dir_fd, temp.bytes(), name);
+        renamed.map_err(not_renamed)
+    }
+}
+
+/// Leaves a file that does not get whole. One that was updated where it stands stays as it is by now: its time
+/// says so.
+pub fn abandon<D: Disk>(disk: &D, incoming: &Incoming<D>) {
+    match &incoming.place {
+        Place::Beside(temp) => drop_temp(disk, &incoming.dir_fd, temp.bytes()),
+        Place::InPlace(_) => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::basis::read_exact;
 use super::read_pack::is_unchanged;
+use crate::delta::aligned;
 use crate::delta::block_size::Layout;
 use crate::delta::index::Index;
 use crate::delta::matcher::{Matcher, Piece, Turn};
@@ -17,19 +18,32 @@ use crate::wire::data::{Codec, DATA_HEAD_BYTES, DataHead, is_zero};
 use crate::wire::head::{chunk_digest, hole_digest};
 use crate::wire::sign::chunk_bytes_at;
 
+/// How blocks are looked for.
+enum How {
+    /// Anywhere.
+    Anywhere(Box<Matcher>),
+    /// Each in its own place only.
+    InPlace(Key),
+}
+
 /// What goes from chunk to chunk of one file.
 pub struct Matching {
     pub index: Index,
-    matcher: Matcher,
+    how: How,
     /// Bytes behind the chunk that was matched last: they were read with it.
     carried: Vec<u8>,
 }
 
 impl Matching {
-    pub fn new(layout: Layout, window_blocks: usize, key: &Key) -> Self {
+    /// `in_place`: the new version is written over its basis.
+    pub fn new(layout: Layout, window_blocks: usize, key: &Key, in_place: bool) -> Self {
         Self {
             index: Index::with_window(layout, window_blocks),
-            matcher: Matcher::new(layout, key),
+            how: if in_place {
+                How::InPlace(*key)
+            } else {
+                How::Anywhere(Box::new(Matcher::new(layout, key)))
+            },
             carried: Vec::new(),
         }
     }
@@ -94,15 +108,19 @@ impl<D: Disk> MatchChunk<D> {
     fn match_chunk(&mut self, disk: &D) -> Option<Matched> {
         let Matching {
             index,
-            matcher,
+            how,
             carried,
         } = &mut *self.matching;
         let here_bytes = chunk_bytes_at(self.offset, self.stat.size)?;
         let block_bytes = index.layout().block().byte_len();
         let rest = self.stat.size - self.offset;
+        let ahead_bytes = match how {
+            How::Anywhere(_) => block_bytes - 1,
+            How::InPlace(_) => 0,
+        };
         let seen_bytes = usize::try_from(rest)
             .unwrap_or(usize::MAX)
-            .min(here_bytes + block_bytes - 1);
+            .min(here_bytes + ahead_bytes);
         if self.scratch.len() < seen_bytes {
             self.scratch.resize(CHUNK_BYTES + block_bytes, 0);
         }
@@ -131,7 +149,9 @@ impl<D: Disk> MatchChunk<D> {
         }
         .encode(payload);
         if is_hole {
-            matcher.pass(here_bytes);
+            if let How::Anywhere(matcher) = how {
+                matcher.pass(here_bytes);
+            }
             index.follow(self.offset + here_bytes as u64);
             return Some(Matched {
                 kind: FrameKind::Data,
@@ -142,15 +162,20 @@ impl<D: Disk> MatchChunk<D> {
             });
         }
         let content = &mut payload[DATA_HEAD_BYTES..];
-        let piece = Piece {
-            here,
-            ahead,
-            is_end: self.offset + seen_bytes as u64 == self.stat.size,
-        };
         let mut writer = RunWriter::new(content);
-        // At most 2 MiB of hashing: no need to go back in line.
-        let mut budget_bytes = usize::MAX;
-        let turn = matcher.step(index, &piece, &mut writer, &mut budget_bytes);
+        let turn = match how {
+            How::Anywhere(matcher) => {
+                let piece = Piece {
+                    here,
+                    ahead,
+                    is_end: self.offset + seen_bytes as u64 == self.stat.size,
+                };
+                // At most 2 MiB of hashing: no need to go back in line.
+                let mut budget_bytes = usize::MAX;
+                matcher.step(index, &piece, &mut writer, &mut budget_bytes)
+            }
+            How::InPlace(key) => aligned::match_chunk(index, key, self.offset, here, &mut writer),
+        };
         let (runs_bytes, literal_bytes, copied_bytes) = (
             writer.written_bytes(),
             writer.literal_bytes(),

@@ -15,6 +15,7 @@
 //! | `ApplyPack` | target | applies a PACK, deletions included, in two passes |
 //! | `Sign` | target | sums blocks of basis files |
 //! | `Weave` | target | puts a chunk together of its basis and literals |
+//! | `Punch` | target | makes a hole in a file that is updated in place |
 //! | `EndLarge` | target | names a large file, or drops it |
 //! | `Release` | target | lets go of an old version |
 //! | `Finish`, `Retire` | target | syncs, and removes the unclean marker |
@@ -25,6 +26,7 @@ pub mod dest;
 pub mod digest;
 pub mod dir;
 pub mod entry;
+pub mod in_place;
 pub mod large;
 pub mod list;
 pub mod marker;
@@ -54,6 +56,7 @@ pub enum Work<D: Disk> {
     Apply(Box<apply_pack::ApplyPack<D>>),
     Sign(Box<basis::Sign<D>>),
     Weave(Box<basis::Weave<D>>),
+    Punch(in_place::Punch<D>),
     EndLarge(large::EndLarge<D>),
     Release(large::Release<D>),
     Finish(dest::Finish<D>),
@@ -75,6 +78,7 @@ impl<D: Disk> Job<D> for Work<D> {
             Self::ResolveOwners(job) => job.run(disk),
             Self::Sign(job) => job.run(disk),
             Self::Weave(job) => job.run(disk),
+            Self::Punch(job) => job.run(disk),
             Self::EndLarge(job) => job.run(disk),
             Self::Release(job) => job.run(),
             Self::Finish(job) => job.run(disk),
@@ -99,6 +103,7 @@ impl<D: Disk> Job<D> for Work<D> {
             | Self::CheckLarge(_)
             | Self::OpenDest(_)
             | Self::ResolveOwners(_)
+            | Self::Punch(_)
             | Self::Release(_) => JobKind::Other,
         }
     }
@@ -117,6 +122,7 @@ impl<D: Disk> Job<D> for Work<D> {
             | Self::ListTarget(_)
             | Self::Sign(_)
             | Self::Weave(_)
+            | Self::Punch(_)
             | Self::EndLarge(_)
             | Self::Release(_)
             | Self::Finish(_)

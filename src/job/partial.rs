@@ -8,7 +8,8 @@
 //! cost bytes, and never a wrong file.
 
 use super::dir::Dir;
-use super::tree::Tree;
+use super::in_place::Place;
+use super::tree::{Incoming, Tree};
 use crate::limits::{PARTIAL_BYTES_MIN, PARTIAL_SECONDS_MAX};
 use crate::model::entry::{Kind, Stat};
 use crate::model::listing::Listing;
@@ -45,6 +46,17 @@ pub fn keep<D: Disk>(disk: &D, tree: &Tree<D>, dir: &D::Fd, temp: &[u8], file: N
     stat.is_ok_and(|stat| is_fit(tree, &stat))
         && may_be_replaced
         && disk.rename(dir, temp, name.bytes()).is_ok()
+}
+
+/// As `keep`, for a file under way. One that is updated where it stands has none.
+pub fn keep_incoming<D: Disk>(disk: &D, tree: &Tree<D>, incoming: &Incoming<D>) -> bool {
+    match &incoming.place {
+        Place::Beside(temp) => {
+            let file = NameHash::of(&incoming.name);
+            keep(disk, tree, &incoming.dir_fd, temp.bytes(), file)
+        }
+        Place::InPlace(_) => false,
+    }
 }
 
 /// As `keep`, for a temp file whose session died. Nobody knows what it was made of: the larger one stays.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::{Dir, FdCache};
+use super::in_place::Place;
 use super::marker;
 use super::own_name::TempName;
 use super::owners::Owners;
@@ -116,7 +117,7 @@ pub struct Incoming<D: Disk> {
     pub dir_fd: SharedFd<D>,
     pub dir: Arc<Dir<D>>,
     pub dir_id: DirId,
-    pub temp: TempName,
+    pub place: Place<D>,
     pub name: Box<[u8]>,
     pub meta: Meta,
 }

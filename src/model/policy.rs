@@ -58,6 +58,8 @@ pub struct Policy {
     pub partial: bool,
     /// What another push has kept so is gone on from. The source's own affair, as the three around it.
     pub resume: bool,
+    /// Files that are there are updated where they stand, and not replaced.
+    pub in_place: bool,
     pub sameness: Sameness,
     /// Bytes of a delta's blocks, a power of two; `None`: by the size of the file.
     pub block_bytes: Option<u32>,

@@ -44,6 +44,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open_file(&self, dir: &Self::Fd, name: &[u8]) -> Result<Self::Fd, Errno>;
     /// Makes a new file, write-only, that did not exist (O_EXCL). `mode` is exact: no umask.
     fn create_file(&self, dir: &Self::Fd, name: &[u8], mode: u16) -> Result<Self::Fd, Errno>;
+    /// Opens a file that is there to be written: O_WRONLY, O_NONBLOCK, O_NOCTTY, no symlink, nothing made or
+    /// cut off; the caller checks what it got.
+    fn open_to_write(&self, dir: &Self::Fd, name: &[u8]) -> Result<Self::Fd, Errno>;
     fn stat(&self, fd: &Self::Fd) -> Result<Stat, Errno>;
     fn stat_at(&self, dir: &Self::Fd, name: &[u8]) -> Result<Stat, Errno>;
     /// Hands the next few hundred entries to `each`; `false` at the end of the directory. The
@@ -64,6 +67,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// May be short. EINTR is retried below.
     fn write(&self, fd: &Self::Fd, from: &[u8], offset: u64) -> Result<usize, Errno>;
     fn set_size(&self, fd: &Self::Fd, bytes: u64) -> Result<(), Errno>;
+    /// Makes zeros of a range that take no space; the size stays. OPNOTSUPP where that can't be.
+    fn punch_hole(&self, fd: &Self::Fd, offset: u64, bytes: u64) -> Result<(), Errno>;
     fn sync_file(&self, fd: &Self::Fd) -> Result<(), Errno>;
     /// `syncfs` of the file system that `fd` stands on.
     fn sync_fs(&self, fd: &Self::Fd) -> Result<(), Errno>;

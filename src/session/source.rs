@@ -173,7 +173,8 @@ impl<D: Disk> Source<D> {
 
     /// What changed goes as a delta, where these allow it.
     pub fn send_deltas(&mut self, rules: DeltaRules) {
-        self.sender.deltas = Some(Deltas::new(&self.hello.sum_key, rules));
+        let in_place = self.hello.policy.in_place;
+        self.sender.deltas = Some(Deltas::new(&self.hello.sum_key, rules, in_place));
     }
 
     pub fn is_over(&self) -> bool {
@@ -810,6 +811,7 @@ impl<D: Disk> Source<D> {
             | Work::Apply(_)
             | Work::Sign(_)
             | Work::Weave(_)
+            | Work::Punch(_)
             | Work::EndLarge(_)
             | Work::Release(_)
             | Work::Finish(_)

@@ -64,6 +64,8 @@ struct Incoming<D: Disk> {
     is_delta: bool,
     /// Its basis was not what its sums said: it is dropped, and comes again.
     is_wrong: bool,
+    /// It is updated where it stands, and had so many bytes.
+    standing_bytes: Option<u64>,
     size: u64,
     has_holes: bool,
     received: u64,
@@ -127,6 +129,9 @@ pub struct Target<D: Disk> {
     writes: VecDeque<(FileId, SharedFd<D>, Buf, usize, u64)>,
     held: Option<Held>,
     ends_running: usize,
+    /// Of these, files of which nothing is kept.
+    drops_running: usize,
+    /// Holes that are made count as writes.
     writes_running: usize,
     is_done: bool,
     notices: VecDeque<Note>,
@@ -189,6 +194,7 @@ impl<D: Disk> Target<D> {
             writes: VecDeque::new(),
             held: None,
             ends_running: 0,
+            drops_running: 0,
             writes_running: 0,
             is_done: false,
             notices: VecDeque::new(),
@@ -474,6 +480,7 @@ impl<D: Disk> Target<D> {
             && may_tell_more
             && self.owners.are_known()
             && self.ends_running < ENDS_RUNNING_MAX
+            && !self.is_letting_go()
             && let Some((buf, payload_bytes)) = self.packs.pop_front()
         {
             self.is_applying = true;
@@ -806,8 +813,10 @@ impl<D: Disk> Target<D> {
             Work::Sign(job) => self.signed(*job),
             Work::Digest(job) => self.checking.came_back(job),
             Work::Weave(job) => self.woven(*job)?,
+            Work::Punch(job) => self.punched(job),
             Work::EndLarge(mut job) => {
                 self.ends_running -= 1;
+                self.drops_running -= usize::from(job.is_dropped());
                 let outcomes = std::mem::take(&mut job.outcomes);
                 self.jobs.extend(Release::of(job).map(Work::Release));
                 self.take_outcomes(outcomes)?;
@@ -889,6 +898,7 @@ impl<D: Disk> Target<D> {
             fd,
             basis,
             is_delta,
+            standing_bytes,
         } in begun
         {
             let is_lost = fd.is_none();
@@ -897,6 +907,7 @@ impl<D: Disk> Target<D> {
                 basis,
                 is_delta,
                 is_wrong: false,
+                standing_bytes,
                 size,
                 has_holes: false,
                 received: 0,

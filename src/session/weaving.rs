@@ -1,7 +1,7 @@
 //! What a target has to do with the bases of files, in line: sums that were asked for, and chunks to be
 //! put together; of either as many jobs at once as a pool has threads. Answers leave in the order of
-//! the asks. The jobs don't write: two threads that write to one file wait for its lock, by spinning, which
-//! was a sixth of all CPU time.
+//! the asks. The jobs don't write whole chunks: two threads that write to one file wait for its lock, by spinning,
+//! which was a sixth of all CPU time. Of a file that is updated in place they write the few bytes that differ.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -599,6 +599,17 @@ impl Disk for SimDisk {
         self.give_fd(host, ino, true)
     }
 
+    fn open_to_write(&self, dir: &SimFd, name: &[u8]) -> Result<SimFd, Errno> {
+        let (host, _, found) = self.enter_entry(CallKind::OpenToWrite, dir, name)?;
+        match host.kind(found) {
+            Kind::File => self.give_fd(host, found, true),
+            Kind::Dir => Err(Errno::ISDIR),
+            Kind::Symlink => Err(Errno::LOOP),
+            // A fifo has no reader.
+            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice => Err(Errno::NXIO),
+        }
+    }
+
     fn stat(&self, fd: &SimFd) -> Result<Stat, Errno> {
         let (host, ino, _) = self.enter_fd(CallKind::Stat, fd)?;
         Ok(host.stat(ino))
@@ -744,6 +755,32 @@ impl Disk for SimDisk {
                 unreachable!("only files are opened for writing");
             };
             Arc::make_mut(content).resize(as_len(bytes), 0);
+            node.is_content_dirty = true;
+            node.attrs.mtime = now;
+            node.attrs.ctime = now;
+            if !is_root {
+                drop_set_id_bits(&mut node.attrs);
+            }
+        });
+        Ok(())
+    }
+
+    fn punch_hole(&self, fd: &SimFd, offset: u64, bytes: u64) -> Result<(), Errno> {
+        let (mut host, ino, is_writable) = self.enter_fd(CallKind::PunchHole, fd)?;
+        if !is_writable {
+            return Err(Errno::BADF);
+        }
+        let now = host.wall();
+        let is_root = host.options.identity.is_root;
+        host.inodes.change_content(ino, |node| {
+            let Body::File(content) = &mut node.body else {
+                unreachable!("only files are opened for writing");
+            };
+            let content = Arc::make_mut(content);
+            let end = content.len().min(as_len(offset.saturating_add(bytes)));
+            if let Some(range) = content.get_mut(as_len(offset)..end) {
+                range.fill(0);
+            }
             node.is_content_dirty = true;
             node.attrs.mtime = now;
             node.attrs.ctime = now;

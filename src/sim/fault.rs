@@ -69,6 +69,7 @@ pub enum CallKind {
     OpenDir,
     OpenFile,
     CreateFile,
+    OpenToWrite,
     Stat,
     StatAt,
     ReadDir,
@@ -77,6 +78,7 @@ pub enum CallKind {
     Read,
     Write,
     SetSize,
+    PunchHole,
     SyncFile,
     SyncFs,
     SetMode,
@@ -101,7 +103,11 @@ impl CallKind {
     pub fn opens(self) -> bool {
         matches!(
             self,
-            Self::OpenOperatorDir | Self::OpenDir | Self::OpenFile | Self::CreateFile
+            Self::OpenOperatorDir
+                | Self::OpenDir
+                | Self::OpenFile
+                | Self::OpenToWrite
+                | Self::CreateFile
         )
     }
 

@@ -248,6 +248,15 @@ fn level(wanted: &mut Entry, found: &mut Entry, rights: Rights) {
     }
 }
 
+/// Whether each byte is in its place one of these versions', or of a hole.
+fn is_mixture(bytes: &[u8], versions: &[&[u8]]) -> bool {
+    let mut all = bytes.iter().enumerate();
+    all.all(|(at, byte)| {
+        let is_of = |version: &&[u8]| version.get(at) == Some(byte);
+        *byte == 0 || versions.iter().any(is_of)
+    })
+}
+
 /// Whether size and time of `original` are those of `wanted`: then its content is not looked at.
 fn passes_for(original: &Entry, wanted: &Entry) -> bool {
     let len = |content: &Content| match content {
@@ -335,6 +344,8 @@ pub struct Safety<'a> {
     pub may_delete: bool,
     /// A power cut may have left anything in files that were under way.
     pub may_be_torn: bool,
+    /// A push that updated files where they stand may have broken off.
+    pub may_be_mixed: bool,
 }
 
 impl Safety<'_> {
@@ -370,7 +381,24 @@ impl Safety<'_> {
             let versions = self.source_history.versions.get(&origin);
             versions.is_some_and(|versions| versions.iter().any(|version| version == bytes))
         });
-        if !is_old && !is_version && !self.may_be_torn {
+        if is_old || is_version || self.may_be_torn {
+            return;
+        }
+        let versions = origins().filter_map(|origin| self.source_history.versions.get(&origin));
+        let parts = versions.flatten().map(|version| &***version);
+        let old = match before.map(|before| &before.content) {
+            Some(Content::Bytes(bytes)) => Some(&***bytes),
+            _ => None,
+        };
+        let parts: Vec<&[u8]> = parts.chain(old).collect();
+        let wanted = self.wanted.tree.entries.get(path);
+        let is_believed = wanted.is_some_and(|wanted| passes_for(entry, wanted));
+        if self.may_be_mixed && is_mixture(bytes, &parts) {
+            if is_believed {
+                let path = path.escape_ascii();
+                lines.push(format!("{path}: a mixture that passes for the source's"));
+            }
+        } else {
             lines.push(format!(
                 "{}: neither old nor new, {} bytes",
                 path.escape_ascii(),

@@ -56,6 +56,8 @@ pub struct Scenario {
     pub source_tree: Tree,
     /// What is planted at DEST; nothing stands there otherwise.
     pub target_tree: Option<Tree>,
+    /// Files below DEST that have another name outside.
+    pub linked: Vec<Vec<u8>>,
     pub dest_is_dir: bool,
     pub weathers: Vec<Weather>,
     pub look_ahead: LookAhead,
@@ -175,16 +177,23 @@ impl Scenario {
         });
         // Drawn apart, too.
         let mut compared = Prng::new(seed ^ 0x6368_6563);
+        let mut placed = Prng::new(seed ^ 0x706c_6163);
         for weather in &mut weathers {
             weather.policy.sameness = draw_sameness(&mut compared);
+            weather.policy.in_place = placed.chance(400);
         }
         let sameness = draw_sameness(&mut compared);
+        let in_place = placed.chance(400);
+        let is_left_alone = weathers.iter().all(|it| it.changes_per_mille[TARGET] == 0);
+        let linked = target_tree.as_ref().filter(|_| is_left_alone);
+        let linked = linked.map_or_else(Vec::new, |tree| draw_linked(&mut placed, tree));
         if compared.chance(500) {
             plant_lookalikes(&mut compared, &sources, &source_tree, &mut target_tree);
         }
         let mut scenario = Self {
             deltas,
             check_bounds: draw_check_bounds(&mut compared),
+            linked,
             seed,
             is_pair,
             stays: module.is_some(),
@@ -202,6 +211,7 @@ impl Scenario {
                 allow_empty_source: true,
                 numeric_ids: named.chance(250),
                 sameness,
+                in_place,
                 ..draw_policy(&mut prng)
             },
             weathers,
@@ -462,6 +472,14 @@ fn is_dir(tree: &Tree, path: &[u8]) -> bool {
     entry.is_some_and(|entry| entry.meta.kind == Kind::Dir)
 }
 
+/// Files that are to have a second name.
+fn draw_linked(prng: &mut Prng, tree: &Tree) -> Vec<Vec<u8>> {
+    let entries = tree.entries.iter();
+    let files = entries.filter(|(path, entry)| !path.is_empty() && entry.meta.kind == Kind::File);
+    let drawn = files.filter(|_| prng.chance(150));
+    drawn.map(|(path, _)| path.clone()).collect()
+}
+
 /// Replaces, inserts, deletes and moves.
 fn vary(prng: &mut Prng, content: &mut Vec<u8>) {
     for _ in 0..prng.below(6) {
@@ -696,6 +714,7 @@ impl fmt::Display for Scenario {
         for weather in &self.weathers {
             writeln!(f, "  weather {weather:?}")?;
         }
+        writeln!(f, "  {} files have another name", self.linked.len())?;
         writeln!(f, "  {:?}, {:?}", self.look_ahead, self.deltas)?;
         writeln!(f, "  {:?}", self.check_bounds)?;
         write!(f, "  calm {:?}", self.policy)

@@ -94,6 +94,8 @@ pub struct World {
     /// Some push so far could leave unsynced content behind.
     was_unsynced: bool,
     may_be_torn: bool,
+    /// Some push so far was in place.
+    may_be_mixed: bool,
     summary: Summary,
 }
 
@@ -153,6 +155,7 @@ impl World {
             may_delete: false,
             was_unsynced: false,
             may_be_torn: false,
+            may_be_mixed: false,
             summary: Summary::default(),
             scenario,
             disks,
@@ -203,7 +206,9 @@ impl World {
         }
         let kept = oracle::partials(&self.dest_tree());
         self.summary.kept += kept.len() as u64;
-        self.was_unsynced |= policy.durability != Durability::File && !policy.dry_run;
+        let may_tear = policy.durability != Durability::File || policy.in_place;
+        self.was_unsynced |= may_tear && !policy.dry_run;
+        self.may_be_mixed |= policy.in_place && !policy.dry_run;
         self.bury(&end);
         self.check_safety()?;
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
@@ -394,9 +399,24 @@ impl World {
             target_history: &target,
             may_delete: self.may_delete,
             may_be_torn: self.may_be_torn,
+            may_be_mixed: self.may_be_mixed,
         };
         all_good("unsafe", safety.check(&self.dest_tree()))?;
+        all_good("written through another name", self.changed_links())?;
         all_good("outside of DEST", self.sentinels.diff(&self.outside()))
+    }
+
+    /// Other names of files below DEST whose content is not what it was.
+    fn changed_links(&self) -> Vec<String> {
+        let planted = self.scenario.target_tree.as_ref();
+        let linked = self.scenario.linked.iter().enumerate();
+        let changed = linked.filter(|(number, path)| {
+            let tree = self.disks[TARGET].snapshot(&link_path(*number));
+            let now = tree.expect("nobody removes it").entries.remove(&b""[..]);
+            now.expect("a file").content != planted.expect("they are in it").entries[*path].content
+        });
+        let paths = changed.map(|(_, path)| path.escape_ascii().to_string());
+        paths.collect()
     }
 
     // ---- what stands where
@@ -440,7 +460,8 @@ impl World {
             let is_of_dest = *path == b"t/dest" || path.starts_with(b"t/dest/");
             let is_of_source = *path == b"src" || path.starts_with(b"src/");
             let is_own = path.strip_prefix(b"t/").is_some_and(oracle::is_ours);
-            !is_of_dest && !is_of_source && !is_own && *path != b"t" && !path.is_empty()
+            let is_link = path.starts_with(b"t/link"); // Metadata may change by the other name.
+            !is_link && !is_of_dest && !is_of_source && !is_own && *path != b"t" && !path.is_empty()
         });
         tree
     }
@@ -841,7 +862,16 @@ fn plant(scenario: &Scenario, disks: &[SimDisk; 2]) {
     if let Some(tree) = &scenario.target_tree {
         target.plant(DEST, tree).expect(planted);
     }
+    for (number, path) in scenario.linked.iter().enumerate() {
+        let linked = target.hard_link(&super::host::joined(DEST, path), &link_path(number));
+        linked.expect(planted);
+    }
     disks.iter().for_each(SimDisk::settle);
+}
+
+/// The other name of a file below DEST.
+fn link_path(number: usize) -> Vec<u8> {
+    format!("/t/link{number}").into_bytes()
 }
 
 /// DEST, or the directory above it, of a snapshot of the latter.

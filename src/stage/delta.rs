@@ -83,6 +83,8 @@ struct Open<D: Disk> {
 pub struct Deltas<D: Disk> {
     key: Key,
     rules: DeltaRules,
+    /// New versions are written over their bases.
+    in_place: bool,
     open: HashMap<FileId, Open<D>>,
     /// Files whose sums are to be asked for.
     wanting: VecDeque<FileId>,
@@ -104,10 +106,11 @@ pub enum Answered {
 }
 
 impl<D: Disk> Deltas<D> {
-    pub fn new(key: &[u8; 32], rules: DeltaRules) -> Self {
+    pub fn new(key: &[u8; 32], rules: DeltaRules, in_place: bool) -> Self {
         Self {
             key: Key::new(key),
             rules,
+            in_place,
             open: HashMap::new(),
             wanting: VecDeque::new(),
             asked: VecDeque::new(),
@@ -147,13 +150,14 @@ impl<D: Disk> Deltas<D> {
     /// BEGIN is on its way.
     pub fn begun(&mut self, file: FileId, fd: SharedFd<D>, stat: Stat, basis_bytes: u64) {
         let layout = self.layout(basis_bytes);
-        let matching = Box::new(Matching::new(layout, self.rules.window_blocks, &self.key));
+        let window_blocks = self.rules.window_blocks;
+        let matching = Matching::new(layout, window_blocks, &self.key, self.in_place);
         let open = Open {
             fd,
             stat,
             basis_bytes,
             next_ask: 0,
-            matching: Some(matching),
+            matching: Some(Box::new(matching)),
         };
         self.open.insert(file, open);
         self.wanting.push_back(file);

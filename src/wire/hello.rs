@@ -55,8 +55,9 @@ const FLAG_DEST_IS_DIR: u32 = 1 << 4;
 const FLAG_SINGLE_FILE: u32 = 1 << 5;
 const FLAG_TELL_DELETES: u32 = 1 << 6;
 const FLAG_DEST_IS_RELATIVE: u32 = 1 << 7;
+const FLAG_IN_PLACE: u32 = 1 << 9;
 const FLAG_PARTIAL: u32 = 1 << 10;
-const FLAGS_KNOWN: u32 = ((1 << 8) - 1) | FLAG_PARTIAL;
+const FLAGS_KNOWN: u32 = ((1 << 8) - 1) | FLAG_IN_PLACE | FLAG_PARTIAL;
 
 impl Hello {
     pub fn encode(&self, writer: &mut Writer<'_>) {
@@ -75,6 +76,7 @@ impl Hello {
                 | flag(self.single_file, FLAG_SINGLE_FILE)
                 | flag(self.policy.tell_deletes, FLAG_TELL_DELETES)
                 | flag(self.dest_is_relative, FLAG_DEST_IS_RELATIVE)
+                | flag(self.policy.in_place, FLAG_IN_PLACE)
                 | flag(self.policy.partial, FLAG_PARTIAL),
         );
         writer.u64(self.policy.delete_max.unwrap_or(0));
@@ -156,6 +158,7 @@ impl Hello {
             numeric_ids: is(FLAG_NUMERIC_IDS),
             whole_files: false, // As well.
             partial: is(FLAG_PARTIAL),
+            in_place: is(FLAG_IN_PLACE),
             ..Policy::default()
         };
         Ok(Self {

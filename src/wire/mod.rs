@@ -6,7 +6,8 @@
 //! 9 [Backwards](#9-what-the-target-says) · 10 [States and order](#10-states-and-order) ·
 //! 11 [Flow](#11-flow) · 12 [Silence](#12-silence) · 13 [Endings](#13-endings) ·
 //! 14 [Limits](#14-limits) · 15 [Deltas](#15-deltas-sign-signature-and-tokens) ·
-//! 16 [By content](#16-by-content-check-and-digests) · 17 [Partial files](#17-partial-files)
+//! 16 [By content](#16-by-content-check-and-digests) · 17 [Partial files](#17-partial-files) ·
+//! 18 [In place](#18-in-place)
 //!
 //! # 1 Roles
 //!
@@ -160,6 +161,7 @@
 //! | single file | 5 | section 5 |
 //! | tell deletes | 6 | each deletion is told by a NOTICE, not only counted |
 //! | DEST is relative | 7 | section 5; an error beside a module |
+//! | in place | 9 | files that are there are updated where they stand, [section 18](#18-in-place) |
 //! | partial | 10 | section 17 |
 //!
 //! ## WELCOME
@@ -407,7 +409,7 @@
 //! only retires the number).
 //!
 //! **FILE, SYMLINK, NODE** make the entry or replace what is there, in one step: no moment shows
-//! half of it. They do not replace a directory; DELETE goes before, and where a directory that is
+//! half of it (but of a file that is updated [in place](#18-in-place)). They do not replace a directory; DELETE goes before, and where a directory that is
 //! not empty had to stay, it is they that fail. A large file replaces in the same
 //! way, at its END. NODE is an error where WELCOME
 //! did not allow it; `rdev` counts for devices. **META** sets owner, mode and mtime of an entry of
@@ -466,8 +468,8 @@
 //! chunk digest as `u128`, both little-endian; add all of them modulo 2^128. It does not depend on
 //! the order; of an empty file it is 0.
 //!
-//! The target names the file only if the bytes it received are as many as BEGIN said and the digest
-//! agrees; otherwise it drops the file and sends a NOTICE. A source that read a file while it
+//! The target names the file (or sets its time, [in place](#18-in-place)) only if the bytes it received are as many
+//! as BEGIN said and the digest agrees; otherwise it drops the file and sends a NOTICE. A source that read a file while it
 //! changed gives it up and may begin it again under a new number.
 //!
 //! # 9 What the target says
@@ -657,7 +659,8 @@
 //! and a strong hash. The source asks for them by SIGN, finds the same blocks in its own version,
 //! wherever they stand, and sends chunks as TOKENS: copies of the basis and literal bytes. A chunk that has
 //! nothing of the basis goes as DATA, and so may all of them. The target puts the chunks together beside
-//! the basis, which stays as it is until END.
+//! the basis, which stays as it is until END; [in place](#18-in-place) they are one file, and there are
+//! fewer copies.
 //!
 //! A block is at least 4096 bytes, and at least `sqrt(N) / 8` rounded up to a power of two, `N` being
 //! the size of the basis, up to 262,144. A target whose basis deserves larger blocks than BEGIN says has none.
@@ -789,6 +792,44 @@
 //! Before a file gets its name, by whatever operation, its partial file is removed if the target has listed
 //! the directory and met some there. In any session, with *partial* or without, a target removes those that
 //! it meets and whose mtime is 7 days old; never what is not a regular file of its own user.
+//!
+//! # 18 In place
+//!
+//! With HELLO's *in place*, FILE and BEGIN update a file that has the name where it stands: its inode stays. The target
+//! does so where
+//!
+//! - it is a regular file without another name (`st_nlink` is 1), so that nothing is ever written through a hard link,
+//! - its owner is the target's user, or that is root: nobody else may set its time,
+//! - it can be opened to be written, not following a symlink, and nobody else holds an exclusive or shared lock
+//!   (`flock`) on it; the target holds one meanwhile.
+//!
+//! All this is looked at on the open file. Any other entry is replaced as always, and so is what is no file on one of
+//! the two sides; the source is not told which way a file went.
+//!
+//! Until its END (of a FILE: within the operation) the file is a mixture of its versions, and so it stays where it
+//! fails, is given up, or the session breaks off: it is not removed. **A mixture is never the same** by [What is the
+//! same](#what-is-the-same):
+//!
+//! - Its mtime is set as the last thing of all, after owner and mode; with durability 2 its content is synced before.
+//! - Before its first byte changes its mtime is set to the present. Unless BEGIN's or FILE's mtime is more than 2 s
+//!   before that, the file also is longer by a byte than either version, until its END cuts it to size.
+//! - This is synced before the first byte, whatever the durability, but on file systems that forget everything: after a
+//!   power cut new bytes can be in an inode whose times were not written, which then would not be suspect.
+//!
+//! Meanwhile it has no set-id bits and no permissions but those that both its old and its new mode give, and its
+//! owner's to read and write. At END the name must still lead to it; otherwise it fails (attempt 6, reason 2). A hard
+//! link that somebody makes after the file was opened shows the new content as well.
+//!
+//! A hole (codec 1) becomes zeros where the file has content.
+//!
+//! A **copy** of TOKENS may only stay where it is: its basis offset is the offset in the file of the bytes that it
+//! makes up. Any other is an error, for files that are replaced, too. So a chunk takes nothing but from its own range,
+//! and their order does not matter. A source compares each block with what stands in the same place of its own file; the
+//! last, shorter one also where its own goes on. What is copied is not written; a chunk is compared with its digest
+//! before any byte of it is.
+//!
+//! A file that was given up, or is wanted again, may begin again after its END. The target applies the PACK with that
+//! BEGIN when all that was under way for the former number is written.
 //!
 //! [`PAYLOAD_BYTES_MAX`]: crate::limits::PAYLOAD_BYTES_MAX
 //! [`CHECK_FILES_MAX`]: crate::limits::CHECK_FILES_MAX

@@ -26,6 +26,7 @@ mod hostile_deltas;
 mod hostile_floods;
 mod hostile_frames;
 mod hostile_server;
+mod inplace;
 mod locked_memory;
 mod metadata;
 mod million;

@@ -1,10 +1,11 @@
 //! The target's part in deltas: sums bases for the source, and puts chunks together.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::{Incoming, Target};
 use crate::job::Work;
-use crate::job::basis::{Sign, Weave, Woven};
+use crate::job::basis::{Onto, Sign, Weave, Woven};
 use crate::limits::{FRAME_HEAD_BYTES, NOTICES_WAITING_MAX};
 use crate::model::id::FileId;
 use crate::ops::{BlockPool, Buf, Disk};
@@ -62,6 +63,7 @@ impl<D: Disk> Target<D> {
         let payload_bytes = head.payload_bytes;
         let (head, _) = decode_tokens(&buf[FRAME_HEAD_BYTES..][..payload_bytes])?;
         let file = head.file;
+        let copies_stay = self.tree().policy.in_place;
         let incoming = self.incoming.get_mut(&file);
         let incoming = incoming.ok_or(WireError::UnknownFile(file.0))?;
         let chunk_bytes =
@@ -81,8 +83,13 @@ impl<D: Disk> Target<D> {
         };
         incoming.writes_in_flight += 1;
         let basis = basis.clone();
-        self.weaving
-            .weave(Weave::new(file, basis, buf, payload_bytes, chunk_bytes));
+        let fd = incoming.fd.as_ref().expect("looked at above");
+        let onto = match incoming.standing_bytes {
+            Some(_) => Onto::Itself(Arc::clone(fd)),
+            None => Onto::Another { copies_stay },
+        };
+        let job = Weave::new(file, (basis, onto), buf, payload_bytes, chunk_bytes);
+        self.weaving.weave(job);
         Ok(true)
     }
 
@@ -105,6 +112,17 @@ impl<D: Disk> Target<D> {
                 incoming.copied += copied_bytes;
                 let fd = incoming.fd.clone().expect("looked at when it was entered");
                 self.writes.push_back((file, fd, buf, len, offset));
+                Ok(())
+            }
+            Woven::Written {
+                len,
+                copied_bytes,
+                result,
+            } => {
+                self.recv_held -= 1;
+                self.totals.literal_bytes += len as u64 - copied_bytes;
+                self.totals.matched_bytes += copied_bytes;
+                self.written(file, result);
                 Ok(())
             }
             Woven::Wrong => {

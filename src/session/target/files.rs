@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Held, Incoming, Target};
 use crate::job::Work;
 use crate::job::basis::Basis;
+use crate::job::in_place::Punch;
 use crate::job::large::{EndLarge, Fate};
 use crate::job::tree::{Fatal, is_fatal};
 use crate::limits::{FRAME_HEAD_BYTES, PARTIAL_BYTES_MIN};
@@ -18,6 +19,13 @@ use crate::wire::head::{chunk_digest, hole_digest};
 use crate::wire::report::Stop;
 use crate::wire::sign::chunk_bytes_at;
 use crate::wire::{FrameKind, Head, WireError};
+
+/// What is done with a chunk: where, how many bytes, and at which offset.
+enum Taken<D: Disk> {
+    Write(SharedFd<D>, usize, u64),
+    Punch(SharedFd<D>, usize, u64),
+    Dropped,
+}
 
 impl<D: Disk> Target<D> {
     pub(super) fn file_frame(&mut self, head: Head, buf: Buf) -> Result<(), SessionError> {
@@ -47,11 +55,15 @@ impl<D: Disk> Target<D> {
         }
         let taken = self.data(&head, &buf);
         match taken {
-            Ok(Some((fd, len, offset))) => {
+            Ok(Taken::Write(fd, len, offset)) => {
                 self.writes.push_back((file, fd, buf, len, offset));
                 Ok(())
             }
-            Ok(None) => {
+            Ok(Taken::Punch(fd, len, offset)) => {
+                self.punch(file, fd, buf, (offset, len as u64));
+                Ok(())
+            }
+            Ok(Taken::Dropped) => {
                 self.recv_held -= 1;
                 Ok(())
             }
@@ -62,12 +74,40 @@ impl<D: Disk> Target<D> {
         }
     }
 
-    /// Checks a chunk and enters it; where it is written, or `None` when it is dropped.
-    fn data(
-        &mut self,
-        head: &Head,
-        buf: &Buf,
-    ) -> Result<Option<(SharedFd<D>, usize, u64)>, SessionError> {
+    /// A hole in a file that has content there.
+    fn punch(&mut self, file: FileId, fd: SharedFd<D>, buf: Buf, (offset, bytes): (u64, u64)) {
+        if let Some(Work::Punch(last)) = self.jobs.back_mut()
+            && last.extend(file, offset, bytes)
+        {
+            self.recv_held -= 1;
+            return;
+        }
+        let incoming = self.incoming.get_mut(&file);
+        incoming.expect("looked up by the caller").writes_in_flight += 1;
+        self.writes_running += 1;
+        let job = Punch::new(file, fd, buf, offset, bytes);
+        self.jobs.push_back(Work::Punch(job));
+    }
+
+    pub(super) fn punched(&mut self, job: Punch<D>) {
+        self.recv_held -= 1;
+        self.writes_running -= 1;
+        self.written(job.file, job.result);
+    }
+
+    /// Some file that is updated in place was given up, and is still being written to. It may begin
+    /// again in the next PACK, and what is under way must not come after what is new.
+    pub(super) fn is_letting_go(&self) -> bool {
+        let is_going = |incoming: &Incoming<D>| {
+            let is_given_up = |end: End| end.digest.is_none() || incoming.is_wrong;
+            incoming.standing_bytes.is_some() && incoming.end.is_some_and(is_given_up)
+        };
+        self.tree().policy.in_place
+            && (self.drops_running > 0 || self.incoming.values().any(is_going))
+    }
+
+    /// Checks a chunk and enters it.
+    fn data(&mut self, head: &Head, buf: &Buf) -> Result<Taken<D>, SessionError> {
         let (head, content) = DataHead::decode(&buf[FRAME_HEAD_BYTES..][..head.payload_bytes])?;
         let DataHead { file, offset, .. } = head;
         let incoming = self
@@ -89,15 +129,19 @@ impl<D: Disk> Target<D> {
             .into());
         }
         self.totals.literal_bytes += len as u64;
+        let fd = incoming.fd.as_ref().filter(|_| incoming.failed.is_none());
+        let fd = fd.map(Arc::clone);
         if head.codec == Codec::Hole {
             incoming.has_holes = true; // It grows over them at its end.
-            return Ok(None);
+            let has_content = incoming.standing_bytes.is_some_and(|old| offset < old);
+            let fd = fd.filter(|_| has_content);
+            return Ok(fd.map_or(Taken::Dropped, |fd| Taken::Punch(fd, len, offset)));
         }
-        let Some(fd) = incoming.fd.as_ref().filter(|_| incoming.failed.is_none()) else {
-            return Ok(None);
+        let Some(fd) = fd else {
+            return Ok(Taken::Dropped);
         };
         incoming.writes_in_flight += 1;
-        Ok(Some((Arc::clone(fd), len, offset)))
+        Ok(Taken::Write(fd, len, offset))
     }
 
     /// Files under way of which what arrived is worth keeping, when the session breaks off. What a basis gave is there to
@@ -173,11 +217,12 @@ impl<D: Disk> Target<D> {
             (None, Some(_)) => Fate::Fail(Attempt::Write, Why::Digest),
         };
         self.ends_running += 1;
+        self.drops_running += usize::from(fate == Fate::Drop);
         self.jobs.push_back(Work::EndLarge(EndLarge::new(
             self.tree(),
             file,
             fate,
-            incoming.has_holes.then_some(incoming.size),
+            (incoming.size, incoming.has_holes),
             incoming.basis.and_then(Basis::if_slow_to_free),
         )));
     }
