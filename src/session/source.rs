@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Action, Env, Event, SessionError};
 use crate::job::Work;
 use crate::job::dir::FdCache;
-use crate::job::large::{CheckLarge, OpenLarge, Opened};
 use crate::job::list::{ListSource, Origin, SourceDir};
 use crate::job::owners::Met;
 use crate::job::read_pack::{DirPlan, PackJob, Verdict, entry_bytes};
@@ -14,23 +13,22 @@ use crate::limits::{
     DIR_FDS_OPEN_MAX, FRAME_HEAD_BYTES, OWNERS_DECLARED_MAX, SEND_BLOCKS_PER_SESSION_MAX,
 };
 use crate::model::entry::{Kind, Meta, Stat};
-use crate::model::id::{DirId, FileId, ROOT};
+use crate::model::id::{DirId, ROOT};
 use crate::model::listing::Listing;
 use crate::model::name::Name;
 use crate::model::owner::OwnerMap;
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Change, Exit, Side, Tell, Totals, Trouble, What, Why};
 use crate::model::time::Moment;
-use crate::ops::{BlockPool, Buf, Disk, Errno};
+use crate::ops::{BlockPool, Buf, Disk};
 use crate::stage::checks::{CheckBounds, Checking, Checks};
 use crate::stage::delta::{DeltaRules, Deltas};
 use crate::stage::generator::{Merge, Merged, Rules, dir_differs};
 use crate::stage::packer::{Building, Packer};
 use crate::stage::scan::{Known, LookAhead, Node, Progress, Scan};
-use crate::stage::sender::{After, Chunk, Large, Sender};
+use crate::stage::sender::{Chunk, Sender};
 use crate::wire::cursor::{Reader, Writer};
-use crate::wire::data::{Codec, DATA_HEAD_BYTES, DataHead, End, is_zero};
-use crate::wire::head::{chunk_digest, hole_digest};
+use crate::wire::data::{DATA_HEAD_BYTES, End};
 use crate::wire::hello::{Hello, Refused, Welcome};
 use crate::wire::list::{ListingReader, REQUEST_BYTES_MAX, Request, Section, Status};
 use crate::wire::owners::Mapped;
@@ -40,6 +38,7 @@ use crate::wire::{FrameKind, Head, WireError, seal};
 
 mod checks;
 mod deltas;
+mod larges;
 
 /// What is pushed.
 pub struct Sources<D: Disk> {
@@ -913,111 +912,6 @@ impl<D: Disk> Source<D> {
             self.sender.queue_after(&plan, index, rest);
         }
         self.release_all(&job.dirs);
-    }
-
-    fn opened(&mut self, job: OpenLarge<D>) {
-        let (file, plan, index) = (job.file, job.plan, job.index);
-        match job.opened.expect("it ran") {
-            Opened::Ready(fd, stat) => {
-                let block_bytes = self.sender.opened(file, fd, stat);
-                let entry = plan.listing.get(index);
-                let op = PackOp::Begin {
-                    dir: plan.id,
-                    name: entry.name,
-                    file,
-                    meta: Meta::from(&stat),
-                    size: stat.size,
-                    block_bytes,
-                };
-                self.packer.queue(&op);
-            }
-            Opened::Resting(rest, size) => self.sender.rest(file, rest, size),
-            Opened::Failed(why) => {
-                self.sender.finish(file, false);
-                self.large_failed(&plan, index, Attempt::Open, why);
-                self.large_ended(plan.id);
-            }
-        }
-    }
-
-    fn chunk_read(
-        &mut self,
-        file: FileId,
-        mut buf: Buf,
-        offset: u64,
-        result: Result<usize, Errno>,
-    ) {
-        let start = FRAME_HEAD_BYTES + DATA_HEAD_BYTES;
-        let digest = match result {
-            Ok(len) if len > 0 => {
-                let content = &buf[start..start + len];
-                let is_hole = self.sender.may_be_hole(file, offset, len) && is_zero(content);
-                let (codec, content_bytes, digest) = if is_hole {
-                    (Codec::Hole, 0, hole_digest(len))
-                } else {
-                    (Codec::Plain, len, chunk_digest(content))
-                };
-                DataHead {
-                    file,
-                    offset,
-                    digest,
-                    codec,
-                }
-                .encode(&mut buf[FRAME_HEAD_BYTES..]);
-                self.totals.literal_bytes += len as u64;
-                self.send(buf, FrameKind::Data, DATA_HEAD_BYTES + content_bytes);
-                Some(digest)
-            }
-            Ok(_) | Err(_) => {
-                self.blocks_held -= 1;
-                None
-            }
-        };
-        let after = self.sender.chunk_read(file, offset, digest);
-        self.after_chunk(file, after);
-    }
-
-    fn after_chunk(&mut self, file: FileId, after: After<D>) {
-        match after {
-            After::More => {}
-            After::Check { fd, stat, digest } => self
-                .jobs
-                .push_back(Work::CheckLarge(CheckLarge::new(file, fd, stat, digest))),
-            After::Abandon => self.finish_large(file, false, Why::Changing),
-        }
-    }
-
-    fn finish_large(&mut self, file: FileId, is_good: bool, why: Why) {
-        let (large, digest) = self.sender.finish(file, is_good);
-        self.ends.push_back(End { file, digest });
-        let dir = large.plan.id;
-        self.totals.files_sent += u64::from(digest.is_some());
-        if digest.is_some() || large.was_stopped() {
-            if self.sender.keep(file, large).is_some() {
-                self.large_ended(dir);
-            }
-            return;
-        }
-        if let Some(Large { plan, index, .. }) = self.sender.retry(large) {
-            self.large_failed(&plan, index, Attempt::Read, why);
-            self.large_ended(dir);
-        }
-    }
-
-    fn large_ended(&mut self, dir: DirId) {
-        self.scan.large_ended(dir);
-        self.release(dir);
-    }
-
-    fn large_failed(&mut self, plan: &DirPlan<D>, index: usize, what: Attempt, why: Why) {
-        let entry = plan.listing.get(index);
-        let path = plan.origin(&entry).path(plan.source_name(&entry));
-        self.trouble(Trouble {
-            side: Side::Source,
-            path,
-            what,
-            why,
-        });
     }
 
     fn trouble(&mut self, trouble: Trouble) {

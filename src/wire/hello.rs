@@ -55,9 +55,9 @@ const FLAG_DEST_IS_DIR: u32 = 1 << 4;
 const FLAG_SINGLE_FILE: u32 = 1 << 5;
 const FLAG_TELL_DELETES: u32 = 1 << 6;
 const FLAG_DEST_IS_RELATIVE: u32 = 1 << 7;
-const FLAG_IN_PLACE: u32 = 1 << 9;
-const FLAG_PARTIAL: u32 = 1 << 10;
-const FLAGS_KNOWN: u32 = ((1 << 8) - 1) | FLAG_IN_PLACE | FLAG_PARTIAL;
+const FLAG_IN_PLACE: u32 = 1 << 8;
+const FLAG_PARTIAL: u32 = 1 << 9;
+const FLAGS_KNOWN: u32 = (1 << 10) - 1;
 
 impl Hello {
     pub fn encode(&self, writer: &mut Writer<'_>) {

@@ -161,8 +161,8 @@
 //! | single file | 5 | section 5 |
 //! | tell deletes | 6 | each deletion is told by a NOTICE, not only counted |
 //! | DEST is relative | 7 | section 5; an error beside a module |
-//! | in place | 9 | files that are there are updated where they stand, [section 18](#18-in-place) |
-//! | partial | 10 | section 17 |
+//! | in place | 8 | files that are there are updated where they stand, [section 18](#18-in-place) |
+//! | partial | 9 | section 17 |
 //!
 //! ## WELCOME
 //!

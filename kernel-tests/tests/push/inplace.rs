@@ -14,7 +14,7 @@ use kernel_tests::{
 
 const MIB: usize = 1 << 20;
 /// HELLO's flag.
-const IN_PLACE: u32 = 1 << 9;
+const IN_PLACE: u32 = 1 << 8;
 
 fn inode(path: impl AsRef<Path>) -> u64 {
     std::fs::symlink_metadata(path).expect("it is there").ino()
