@@ -92,7 +92,7 @@ pub const PARTIAL_SECONDS_MAX: i64 = 7 * 24 * 3600;
 pub const PARTIALS_PER_DIR_MAX: usize = 1024;
 
 /// Bytes of listings that the source holds ahead of the merge before it stops listing.
-pub const LOOKAHEAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const LOOKAHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Directories that one list job takes at once.
 pub const LIST_BATCH_DIRS_MAX: usize = 32;
 /// Directory entries that a list job handles before it goes back in line.

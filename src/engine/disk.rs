@@ -90,7 +90,10 @@ impl Disk for PosixDisk {
     }
 
     fn open_to_write(&self, dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-        retry_on_intr(|| rustix::fs::openat(dir, name, WRITE_FLAGS, Mode::empty()))
+        let fd = retry_on_intr(|| rustix::fs::openat(dir, name, WRITE_FLAGS, Mode::empty()))?;
+        // The ring takes it for a wish never to wait, and fails where a block device would.
+        rustix::fs::fcntl_setfl(&fd, OFlags::empty())?;
+        Ok(fd)
     }
 
     // fstat and newfstatat rather than statx: the fields are these, and statx copies twice the

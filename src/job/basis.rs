@@ -70,10 +70,7 @@ impl<D: Disk> Basis<D> {
                 is_partial: true,
                 ..basis
             })
-            .or_else(|| {
-                let is_file = |stat: &Stat| stat.kind == Kind::File;
-                Self::open(disk, &here.fd, name, block_bytes, is_file)
-            })
+            .or_else(|| Self::open(disk, &here.fd, name, block_bytes, is_file))
     }
 
     /// Of the file of that name, which is to be updated where it stands; `None` as above, and where it is
@@ -84,7 +81,6 @@ impl<D: Disk> Basis<D> {
         (name, stat): (&[u8], &Stat),
         block_bytes: u32,
     ) -> Option<Self> {
-        let is_file = |stat: &Stat| stat.kind == Kind::File;
         let basis = Self::open(disk, &here.fd, name, block_bytes, is_file);
         basis.filter(|basis| (basis.identity, basis.bytes) == ((stat.dev, stat.ino), stat.size))
     }
@@ -117,6 +113,10 @@ impl<D: Disk> Basis<D> {
     pub fn if_slow_to_free(self) -> Option<SharedFd<D>> {
         (self.bytes >= RELEASED_BYTES_MIN).then_some(self.fd)
     }
+}
+
+fn is_file(stat: &Stat) -> bool {
+    stat.kind == Kind::File
 }
 
 /// Sums blocks of basis files into a SIGNATURE.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::dir::{Dir, FdCache};
 use super::large::abandon;
 use super::marker::{self, Doubt};
-use super::partial;
+use super::partial::{self, Keep};
 use super::prune::Prune;
 use super::tree::{Outcomes, Tree};
 use crate::limits::DIR_FDS_OPEN_MAX;
@@ -296,7 +296,7 @@ pub struct Finish<D: Disk> {
     /// A deletion that it broke off in.
     pub prune: Option<Prune<D>>,
     /// Large files that it broke off in, of which a part is to be kept.
-    pub kept: Vec<FileId>,
+    pub kept: Vec<(FileId, Keep)>,
     pub outcomes: Outcomes,
     pub peak_rss_bytes: u64,
 }
@@ -316,8 +316,10 @@ impl<D: Disk> Finish<D> {
     pub fn run(&mut self, disk: &D) {
         self.peak_rss_bytes = disk.peak_rss_bytes();
         for (file, incoming) in self.tree.take_all_incoming() {
-            let is_kept =
-                self.kept.contains(&file) && partial::keep_incoming(disk, &self.tree, &incoming);
+            let kept = self.kept.iter().find(|(kept, _)| *kept == file);
+            let is_kept = kept.is_some_and(|(_, keep)| {
+                partial::keep_incoming(disk, &self.tree, &incoming, *keep)
+            });
             if !is_kept {
                 abandon(disk, &incoming);
             }

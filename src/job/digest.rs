@@ -12,6 +12,8 @@ use crate::model::entry::{Kind, Stat};
 use crate::model::time::Mtime;
 use crate::ops::Disk;
 
+const _: () = assert!(crate::delta::strong::DIGEST_BYTES == crate::wire::check::DIGEST_BYTES);
+
 /// The descriptors of directories that a side has.
 pub enum Cache<D: Disk> {
     Source(Arc<FdCache<D>>),

@@ -4,12 +4,14 @@
 //! it so. Nobody may take it for the source's later, by its size and time:
 //!
 //! - The time is set last. Before the first byte the file is touched, since it may bear the source's time already.
-//! - Where the clock could come to stamp that very time on it, it is longer by a byte until it is whole.
+//! - Until it is whole it is longer by a byte than either version: for a push that goes by size alone, and where
+//!   the clock comes to stamp the source's very time on it.
 //! - The touch is synced. A power cut can leave new content in an inode that was not written, and a marker tells
 //!   what it has in doubt by when the inode changed.
 
 use super::entry::{Failed, Here, dress_file, errno, final_mode, write_all};
 use super::own_name::TempName;
+use super::partial;
 use super::tree::Tree;
 use crate::limits::CHUNK_BYTES;
 use crate::model::entry::{Kind, Meta, Stat};
@@ -19,10 +21,6 @@ use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
 use crate::ops::disk::{Lock, SharedFd};
 use crate::ops::{Buf, Disk, Errno};
-
-/// Seconds by which a source's time has to be past so that no write will be stamped with it: the
-/// coarsest times that file systems keep are of two.
-const STAMP_SECONDS: i64 = 2;
 
 /// A file that stands at the target, open to be written.
 pub struct InPlaceFile<D: Disk> {
@@ -64,11 +62,9 @@ impl<D: Disk> InPlaceFile<D> {
         let now = disk.now();
         let touched = disk.set_mtime(&self.fd, now);
         touched.map_err(errno(Attempt::SetMeta))?;
-        if meta.mtime.sec.saturating_add(STAMP_SECONDS) >= now.sec {
-            let longest = self.stat.size.max(size);
-            let lengthened = disk.set_size(&self.fd, longest + 1);
-            lengthened.map_err(errno(Attempt::Write))?;
-        }
+        let longest = self.stat.size.max(size);
+        let lengthened = disk.set_size(&self.fd, longest + 1);
+        lengthened.map_err(errno(Attempt::Write))?;
         if tree.fs.is_volatile {
             return Ok(());
         }
@@ -80,16 +76,13 @@ impl<D: Disk> InPlaceFile<D> {
     fn mode_meanwhile(&self, tree: &Tree<D>, meta: &Meta) -> u16 {
         let Stat { mode, uid, gid, .. } = self.stat;
         let stays_owned = !tree.rights.owners || (uid, gid) == (meta.uid, meta.gid);
-        let both = if stays_owned {
-            mode & final_mode(tree, meta) & 0o777
-        } else {
-            0
-        };
-        if both == mode {
-            mode
-        } else {
-            both | mode & 0o600
-        } // The next push has to get in.
+        if !stays_owned {
+            return 0; // Only root gives files away, and it gets in.
+        }
+        match mode & final_mode(tree, meta) & 0o777 {
+            both if both == mode => mode,
+            both => both | mode & 0o600, // The next push has to get in.
+        }
     }
 
     /// After its last byte. The time comes last.
@@ -124,6 +117,7 @@ impl<D: Disk> InPlaceFile<D> {
     ) -> Result<(), Failed> {
         let size = content.len() as u64;
         self.begin(disk, tree, meta, size)?;
+        partial::remove(disk, tree, &here.dir, &here.fd, name.bytes());
         write_all(disk, &self.fd, content, 0).map_err(errno(Attempt::Write))?;
         self.end(disk, tree, (&here.fd, name.bytes()), meta, size)?;
         tree.count(|counts| {
@@ -133,6 +127,9 @@ impl<D: Disk> InPlaceFile<D> {
         Ok(())
     }
 }
+
+/// Bytes of holes that one job makes. Where they can't be punched they are written, some milliseconds long.
+const PUNCHED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Makes a hole where a file has content.
 pub struct Punch<D: Disk> {
@@ -161,6 +158,7 @@ impl<D: Disk> Punch<D> {
     /// Takes a hole along that follows on this one.
     pub fn extend(&mut self, file: FileId, offset: u64, bytes: u64) -> bool {
         let follows = file == self.file && offset == self.offset + self.bytes;
+        let follows = follows && self.bytes < PUNCHED_BYTES_MAX;
         if follows {
             self.bytes += bytes;
         }
@@ -289,6 +287,7 @@ mod tests {
                 assert!(!passes(), "begun, {ago} s ago");
                 write_all(&disk, &file.fd, b"new", 0).unwrap();
                 assert!(!passes(), "a mixture, {ago} s ago");
+                assert_ne!(stat(&disk).size, 8, "by its size, {ago} s ago");
                 write_all(&disk, &file.fd, b" text", 3).unwrap();
                 let dir = disk.open_operator_dir(b"/t").unwrap();
                 file.end(&disk, &tree, (&dir, b"f"), &meta(mtime), 8)
@@ -327,6 +326,17 @@ mod tests {
         file.begin(&disk, &tree, &meta(Mtime::default()), 8)
             .unwrap();
         assert_eq!(stat(&disk).mode, 0o600);
+        drop(file);
+        // Its old owner is not to read what is another's.
+        let (disk, mut tree) = session();
+        tree.rights.owners = true;
+        let file = opened(&disk, &tree).unwrap();
+        let theirs = Meta {
+            uid: 77,
+            ..meta(Mtime::default())
+        };
+        file.begin(&disk, &tree, &theirs, 8).unwrap();
+        assert_eq!(stat(&disk).mode, 0);
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub fn is_fit<D: Disk>(tree: &Tree<D>, stat: &Stat) -> bool {
     is_ours(tree, stat) && stat.nlink == 1 && stat.size >= PARTIAL_BYTES_MIN
 }
 
-fn is_expired(stat: &Stat, now: Mtime) -> bool {
-    now.sec.saturating_sub(stat.mtime.sec) > PARTIAL_SECONDS_MAX
+fn is_expired(last_written: Mtime, now: Mtime) -> bool {
+    now.sec.saturating_sub(last_written.sec) > PARTIAL_SECONDS_MAX
 }
 
 /// Makes a temp file the partial file, in the place of an older one; `false` where it can't be one.
@@ -48,15 +48,39 @@ pub fn keep<D: Disk>(disk: &D, tree: &Tree<D>, dir: &D::Fd, temp: &[u8], file: N
         && disk.rename(dir, temp, name.bytes()).is_ok()
 }
 
+/// What becomes of an older partial file of the same name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// The new one was made of it, and takes its place.
+    Instead,
+    /// It was not looked at: the larger one stays.
+    IfLarger,
+}
+
 /// As `keep`, for a file under way. One that is updated where it stands has none.
-pub fn keep_incoming<D: Disk>(disk: &D, tree: &Tree<D>, incoming: &Incoming<D>) -> bool {
-    match &incoming.place {
-        Place::Beside(temp) => {
-            let file = NameHash::of(&incoming.name);
-            keep(disk, tree, &incoming.dir_fd, temp.bytes(), file)
-        }
-        Place::InPlace(_) => false,
-    }
+pub fn keep_incoming<D: Disk>(disk: &D, tree: &Tree<D>, incoming: &Incoming<D>, how: Keep) -> bool {
+    let Place::Beside(temp) = &incoming.place else {
+        return false;
+    };
+    let (dir, file) = (&*incoming.dir_fd, NameHash::of(&incoming.name));
+    let has_way = match (how, disk.stat_at(dir, temp.bytes())) {
+        (Keep::Instead, _) => true,
+        (Keep::IfLarger, Ok(stat)) => !is_surpassed(disk, tree, dir, file, &stat),
+        (Keep::IfLarger, Err(_)) => false,
+    };
+    has_way && keep(disk, tree, dir, temp.bytes(), file)
+}
+
+/// Whether there is a larger partial file already.
+fn is_surpassed<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &D::Fd,
+    file: NameHash,
+    stat: &Stat,
+) -> bool {
+    let older = disk.stat_at(dir, PartialName::new(file).bytes());
+    older.is_ok_and(|older| is_fit(tree, &older) && older.size > stat.size)
 }
 
 /// As `keep`, for a temp file whose session died. Nobody knows what it was made of: the larger one stays.
@@ -70,9 +94,15 @@ pub fn salvage<D: Disk>(
     let Ok(stat) = disk.stat_at(dir, temp) else {
         return false;
     };
-    let older = disk.stat_at(dir, PartialName::new(file).bytes());
-    let is_larger = older.is_ok_and(|older| is_fit(tree, &older) && older.size > stat.size);
-    !is_larger && !is_expired(&stat, disk.now()) && keep(disk, tree, dir, temp, file)
+    let is_surpassed = is_surpassed(disk, tree, dir, file, &stat);
+    // One that was whole, but for its name, bears the time of its source already.
+    if is_surpassed || is_expired(stat.ctime, disk.now()) {
+        return false;
+    }
+    if let Ok(fd) = disk.open_file(dir, temp) {
+        let _ = disk.set_mtime(&fd, stat.ctime); // Otherwise it expires too soon.
+    }
+    keep(disk, tree, dir, temp, file)
 }
 
 /// Those of `partials` that nobody went on from for too long.
@@ -85,7 +115,7 @@ pub fn expired<D: Disk>(
     let now = disk.now();
     let is_gone = |file: &&NameHash| {
         let stat = disk.stat_at(dir, PartialName::new(**file).bytes());
-        stat.is_ok_and(|stat| is_ours(tree, &stat) && is_expired(&stat, now))
+        stat.is_ok_and(|stat| is_ours(tree, &stat) && is_expired(stat.mtime, now))
     };
     partials.iter().filter(is_gone).copied().collect()
 }

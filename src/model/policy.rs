@@ -54,10 +54,11 @@ pub struct Policy {
     pub numeric_ids: bool,
     /// What changed is sent whole, and not as a delta of what the target has.
     pub whole_files: bool,
+    /// What another push has kept of a large file is gone on from. The source's own affair, as `whole_files`,
+    /// `sameness` and `block_bytes`.
+    pub resume: bool,
     /// What arrived of a large file when the push breaks off is kept.
     pub partial: bool,
-    /// What another push has kept so is gone on from. The source's own affair, as the three around it.
-    pub resume: bool,
     /// Files that are there are updated where they stand, and not replaced.
     pub in_place: bool,
     pub sameness: Sameness,

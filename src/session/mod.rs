@@ -4,7 +4,7 @@
 //!
 //! `source` and `target` are the two roles; `port` turns a byte stream into frames and back.
 
-mod checking;
+mod digesting;
 mod door;
 pub mod error;
 mod owners;

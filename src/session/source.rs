@@ -54,6 +54,9 @@ pub struct Sources<D: Disk> {
     pub troubles: Vec<Trouble>,
 }
 
+/// Frames that wait for their turn to be sent before no further chunk is read: the one that is next, and one in
+/// reserve. More would only fall out of the processor's cache until they are sent.
+const FRAMES_READY_MAX: usize = 2;
 /// PACKs that are filled at the same time.
 const PACKS_RUNNING_MAX: usize = 2;
 /// List jobs that run at the same time.
@@ -95,6 +98,8 @@ pub struct Source<D: Disk> {
     sender: Sender<D>,
     checks: Checks<D>,
     root_job: Option<SourceDir<D>>,
+    /// The directory whose LISTING has more to come.
+    listing_of: Option<DirId>,
     /// Directories whose LIST is to be sent.
     requests: VecDeque<DirId>,
     jobs: VecDeque<Work<D>>,
@@ -143,6 +148,7 @@ impl<D: Disk> Source<D> {
             sender: Sender::new(None),
             checks,
             root_job: None,
+            listing_of: None,
             requests: VecDeque::new(),
             jobs: VecDeque::new(),
             ends: VecDeque::new(),
@@ -434,7 +440,8 @@ impl<D: Disk> Source<D> {
         if let Some(action) = self.poll_end(blocks).or_else(|| self.poll_delta(blocks)) {
             return Some(action);
         }
-        if self.sender.has_chunk()
+        if self.outbox.len() < FRAMES_READY_MAX
+            && self.sender.has_chunk()
             && let Some(buf) = self.take_block(blocks)
         {
             let Chunk {
@@ -658,6 +665,7 @@ impl<D: Disk> Source<D> {
             sameness: self.hello.policy.sameness,
             delta_bytes_min: self.sender.deltas.as_ref().and_then(Deltas::old_bytes_min),
             resume: self.hello.policy.resume && self.sender.deltas.is_some(),
+            in_place: self.hello.policy.in_place,
         }
     }
 
@@ -666,6 +674,10 @@ impl<D: Disk> Source<D> {
         let mut reader = ListingReader::new(payload).with_partials(has_partials);
         let owners = Arc::clone(&self.owners);
         while let Some(Section { dir, status, .. }) = reader.section()? {
+            if self.listing_of.is_some_and(|unfinished| unfinished != dir) {
+                return Err(WireError::UnknownDir(dir.0).into()); // Sections of one follow each other.
+            }
+            self.listing_of = (status == Status::Part).then_some(dir);
             let rules = self.rules_in(dir, &owners);
             let Some(node) = self.scan.node(dir) else {
                 return Err(WireError::UnknownDir(dir.0).into());
@@ -938,12 +950,11 @@ impl<D: Disk> Source<D> {
             read_as,
         };
         let checking = Checking::new(plan, merged.deletes, merged.unsure);
-        match checking.is_settled() {
-            true => node.progress = checking.ready(&mut |_, _, _| {}),
-            false => {
-                node.progress = Progress::Checking(Box::new(checking));
-                self.checks.queue(id);
-            }
+        if checking.is_settled() {
+            node.progress = checking.ready(&mut |_, _, _| {});
+        } else {
+            node.progress = Progress::Checking(Box::new(checking));
+            self.checks.queue(id);
         }
     }
 

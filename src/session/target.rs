@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::checking::Checking;
+use super::digesting::Digesting;
 pub use super::door::{Doorkeeper, Exports, OwnRights};
 use super::owners::Owners;
 use super::weaving::Weaving;
@@ -120,7 +120,7 @@ pub struct Target<D: Disk> {
     owners: Owners,
     /// What is done with the bases of files.
     weaving: Weaving<D>,
-    checking: Checking<D>,
+    digesting: Digesting<D>,
     requests: VecDeque<TargetDir<D>>,
     is_listing: bool,
     /// A list job whose frame went out and that wants another block.
@@ -186,7 +186,7 @@ impl<D: Disk> Target<D> {
             making_running: 0,
             owners: Owners::default(),
             weaving: Weaving::default(),
-            checking: Checking::default(),
+            digesting: Digesting::default(),
             requests: VecDeque::new(),
             is_listing: false,
             listing: None,
@@ -490,7 +490,7 @@ impl<D: Disk> Target<D> {
         if let Some(action) = self.poll_weaving(env.blocks) {
             return Some(action);
         }
-        if let Some(job) = self.checking.next_job() {
+        if let Some(job) = self.digesting.next_job() {
             return Some(Action::Job(Work::Digest(job)));
         }
         let has_notes = self.has_notes();
@@ -506,11 +506,11 @@ impl<D: Disk> Target<D> {
             self.send(buf, FrameKind::Mapped, payload_bytes);
             return self.send_next();
         }
-        if self.checking.has_answer()
+        if self.digesting.has_answer()
             && let Some(mut buf) = self.take_block(env.blocks)
         {
             let mut writer = Writer::new(&mut buf[FRAME_HEAD_BYTES..]);
-            self.checking.answer(&mut writer);
+            self.digesting.answer(&mut writer);
             let payload_bytes = writer.at();
             self.send(buf, FrameKind::Digests, payload_bytes);
             if let Some(action) = self.send_next() {
@@ -564,7 +564,7 @@ impl<D: Disk> Target<D> {
             && self.writes.is_empty()
             && self.held.is_none()
             && self.weaving.is_idle()
-            && self.checking.is_idle()
+            && self.digesting.is_idle()
             && self.owners.are_told()
     }
 
@@ -580,7 +580,7 @@ impl<D: Disk> Target<D> {
         self.making.clear();
         self.held = None;
         self.recv_held -= self.weaving.drop_waiting();
-        self.checking.drop_waiting();
+        self.digesting.drop_waiting();
         self.requests.clear();
         self.listing = None;
         self.owners.drop_waiting();
@@ -749,7 +749,7 @@ impl<D: Disk> Target<D> {
             return Ok(self.weaving.asked(payload)?);
         }
         if head.kind == FrameKind::Check {
-            return Ok(self.checking.asked(payload, &self.tree())?);
+            return Ok(self.digesting.asked(payload, &self.tree())?);
         }
         if head.kind == FrameKind::Owners {
             let tree = self.tree();
@@ -772,7 +772,7 @@ impl<D: Disk> Target<D> {
     fn greeted(&mut self, hello: Hello) -> Result<(), SessionError> {
         let admitted = self.doorkeeper.admit(&hello.module);
         self.weaving.set_key(&hello.sum_key);
-        self.checking.set_key(&hello.sum_key);
+        self.digesting.set_key(&hello.sum_key);
         self.hello = Some(hello.clone());
         let (scope, rights) = admitted.map_err(|refusal| {
             SessionError::Refused(Refused {
@@ -811,7 +811,7 @@ impl<D: Disk> Target<D> {
             Work::ListTarget(job) => self.list_done(job),
             Work::Apply(job) => self.applied(job)?,
             Work::Sign(job) => self.signed(*job),
-            Work::Digest(job) => self.checking.came_back(job),
+            Work::Digest(job) => self.digesting.came_back(job),
             Work::Weave(job) => self.woven(*job)?,
             Work::Punch(job) => self.punched(job),
             Work::EndLarge(mut job) => {

@@ -71,11 +71,11 @@ impl<D: Disk> Checking<D> {
         } = self;
         let has_bases = plan.bases.len();
         for file in unsure {
-            let (verdict, change, may_be_delta) = file.decide();
+            let (verdict, change, basis_bytes) = file.decide();
             let index = file.index as usize;
             plan.verdicts[index] = verdict;
-            if may_be_delta {
-                plan.bases.push((file.index, plan.listing.size(index)));
+            if let Some(bytes) = basis_bytes {
+                plan.bases.push((file.index, bytes));
             }
             if let Some(change) = change {
                 each(&plan.listing, index, change);

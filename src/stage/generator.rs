@@ -42,7 +42,8 @@ pub struct Unsure {
     pub index: u32,
     /// What it is if the content differs.
     change: Change,
-    may_be_delta: bool,
+    /// The size of what it may go as a delta of.
+    basis_bytes: Option<u64>,
     is_same: bool,
 }
 
@@ -52,23 +53,23 @@ impl Unsure {
         self.is_same = is_same;
     }
 
-    /// What has to be done: the verdict, the change, and whether it may go as a delta.
-    pub fn decide(&self) -> (Verdict, Option<Change>, bool) {
+    /// What has to be done: the verdict, the change, and the size of its basis.
+    pub fn decide(&self) -> (Verdict, Option<Change>, Option<u64>) {
         let change = self.change;
         let is_any_meta = change.mtime_differs
             || change.mode_differs
             || change.owner_differs
             || change.group_differs;
         match (self.is_same, is_any_meta) {
-            (false, _) => (Verdict::Send, Some(change), self.may_be_delta),
-            (true, false) => (Verdict::Skip, None, false),
+            (false, _) => (Verdict::Send, Some(change), self.basis_bytes),
+            (true, false) => (Verdict::Skip, None, None),
             (true, true) => {
                 let change = Change {
                     what: What::Meta,
                     content_differs: false,
                     ..change
                 };
-                (Verdict::FixMeta, Some(change), false)
+                (Verdict::FixMeta, Some(change), None)
             }
         }
     }
@@ -131,6 +132,8 @@ pub struct Rules<'a> {
     pub delta_bytes_min: Option<u64>,
     /// Files of which a part arrived before go as deltas of that.
     pub resume: bool,
+    /// A file that is there is its own basis, whatever arrived before.
+    pub in_place: bool,
 }
 
 impl Merge {
@@ -193,7 +196,7 @@ impl Merge {
             self.only_source(listing, rules, each);
         }
         if rules.resume && !self.partials.is_empty() {
-            self.go_on_from_partials(listing);
+            self.go_on_from_partials(listing, rules.in_place);
         }
         if !is_complete {
             self.deletes = Deletes::default();
@@ -230,25 +233,29 @@ impl Merge {
         }
     }
 
-    /// Files that are to be sent get what arrived of them before for a basis, rather than an old version.
-    fn go_on_from_partials(&mut self, listing: &Listing) {
-        let mut bases = Vec::new();
-        for (index, verdict) in self.verdicts.iter().enumerate() {
-            let is_large = *verdict == Verdict::Send
-                && listing.kind(index) == Kind::File
+    /// Files that are to be sent get what arrived of them before for a basis, rather than an old version, unless
+    /// that is updated where it stands.
+    fn go_on_from_partials(&mut self, listing: &Listing, in_place: bool) {
+        let partials = std::mem::take(&mut self.partials);
+        let part_of = |index: usize| {
+            let is_large = listing.kind(index) == Kind::File
                 && listing.size(index) > PACK_FILE_BYTES_MAX as u64;
-            if !is_large {
-                continue;
-            }
-            let file = NameHash::of(listing.name(index));
-            if let Ok(at) = self.partials.binary_search_by_key(&file, |(file, _)| *file) {
-                bases.push((place(index), self.partials[at].1));
-            }
+            let file = is_large.then(|| NameHash::of(listing.name(index)))?;
+            let at = partials.binary_search_by_key(&file, |(file, _)| *file);
+            Some(partials[at.ok()?].1)
+        };
+        for file in self.unsure.iter_mut().filter(|_| !in_place) {
+            file.basis_bytes = part_of(file.index as usize).or(file.basis_bytes);
         }
-        bases.append(&mut self.bases);
-        bases.sort_by_key(|(index, _)| *index); // Stable: of two the partial file is the first.
-        bases.dedup_by_key(|(index, _)| *index);
-        self.bases = bases;
+        let sent = self.verdicts.iter().enumerate();
+        let sent = sent.filter(|(_, verdict)| **verdict == Verdict::Send);
+        let parts = sent.filter_map(|(index, _)| Some((place(index), part_of(index)?)));
+        let parts: Vec<_> = parts.collect();
+        let old = std::mem::take(&mut self.bases);
+        let (first, second) = if in_place { (old, parts) } else { (parts, old) };
+        self.bases = [first, second].concat();
+        self.bases.sort_by_key(|(index, _)| *index); // Stable: of two the first stays the first.
+        self.bases.dedup_by_key(|(index, _)| *index);
     }
 
     fn only_source(
@@ -323,7 +330,7 @@ impl Merge {
             self.unsure.push(Unsure {
                 index: place(index),
                 change: differs.change(kind, What::Update),
-                may_be_delta,
+                basis_bytes: may_be_delta.then_some(target.size),
                 is_same: false,
             });
         }
@@ -481,6 +488,7 @@ mod tests {
             sameness: Sameness::SizeAndTime,
             delta_bytes_min: Some(2),
             resume: false,
+            in_place: false,
         };
         let mut listing = Listing::default();
         source.iter().for_each(|entry| listing.push_entry(*entry));
@@ -540,6 +548,7 @@ mod tests {
                 sameness: Sameness::SizeAndTime,
                 delta_bytes_min: None,
                 resume: false,
+                in_place: false,
             };
             let mut merge = Merge::new(&source);
             for entry in target.iter() {
@@ -575,6 +584,7 @@ mod tests {
             sameness: Sameness::SizeAndTime,
             delta_bytes_min: Some(2),
             resume,
+            in_place: false,
         };
         let mut merge = Merge::new(&source);
         for entry in target.iter() {
@@ -652,6 +662,7 @@ mod tests {
             sameness: Sameness::SizeAndTime,
             delta_bytes_min: None,
             resume: false,
+            in_place: false,
         };
         let mut merge = Merge::new(&listing);
         let mut ignore = |_: usize, _: Change| {};

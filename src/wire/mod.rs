@@ -491,7 +491,7 @@
 //! |---|---|---|
 //! | 0 | errno | the field says which, 1 to 4095; with the other reasons it is 0 |
 //! | 1 | vanished | it was gone |
-//! | 2 | changing | it is of another kind than it was |
+//! | 2 | changing | it is of another kind than it was, or another entry has its name |
 //! | 3 | own name | it is called `.sy.*` |
 //! | 4 | directory in the way | it is not empty, and nothing allows deleting it |
 //! | 5 | digest | bytes are missing, or the file's digest does not agree |
@@ -744,7 +744,7 @@
 //!
 //! | item | | |
 //! |---|---|---|
-//! | dir | `u32` | declared and not closed |
+//! | dir | `u32` | declared by LIST (not by MKDIR alone) and not closed |
 //! | size | `u64` | of the file that the digest is wanted of |
 //! | name | `name` | in `dir` |
 //!
@@ -767,6 +767,9 @@
 //! **Digest**: HighwayHash-128 of the content under *sum key*, its four words little-endian, in order; its two
 //! words little-endian, in order.
 //!
+//! What the source concludes holds for the moment at which the digests were made: a file that somebody rewrites between
+//! then and a META for it gets the source's mtime all the same.
+//!
 //! It is keyed because nothing looks at the bytes again where it agrees: who may write to one of the files
 //! must not be able to make another content that passes for it.
 //!
@@ -786,7 +789,7 @@
 //! the target's own user, with one name, of 262,144 bytes or more. Others are left out. A source never
 //! deletes one. If it is to send a file there whose name has that hash, it may send it as a delta (section
 //! 15) of a basis of that size. At a BEGIN with *block bytes* the target takes for the basis the partial
-//! file, where it listed one, and else the entry of that name. A source that meant the other sees another
+//! file, where it listed one and the file is not updated in place, and else the entry of that name. A source that meant the other sees another
 //! size in the SIGNATURE, or finds no block that matches.
 //!
 //! Before a file gets its name, by whatever operation, its partial file is removed if the target has listed
@@ -811,16 +814,18 @@
 //! same](#what-is-the-same):
 //!
 //! - Its mtime is set as the last thing of all, after owner and mode; with durability 2 its content is synced before.
-//! - Before its first byte changes its mtime is set to the present. Unless BEGIN's or FILE's mtime is more than 2 s
-//!   before that, the file also is longer by a byte than either version, until its END cuts it to size.
+//! - Before its first byte changes its mtime is set to the present, and it gets longer by a byte than either version,
+//!   until its END cuts it to size.
 //! - This is synced before the first byte, whatever the durability, but on file systems that forget everything: after a
 //!   power cut new bytes can be in an inode whose times were not written, which then would not be suspect.
 //!
 //! Meanwhile it has no set-id bits and no permissions but those that both its old and its new mode give, and its
-//! owner's to read and write. At END the name must still lead to it; otherwise it fails (attempt 6, reason 2). A hard
+//! owner's to read and write; none at all where its owner changes. At END the name must still lead to it; otherwise it fails (attempt 6, reason 2). A hard
 //! link that somebody makes after the file was opened shows the new content as well.
 //!
 //! A hole (codec 1) becomes zeros where the file has content.
+//!
+//! A file that is updated in place is **its own basis**: a partial file (section 17) is none for it.
 //!
 //! A **copy** of TOKENS may only stay where it is: its basis offset is the offset in the file of the bytes that it
 //! makes up. Any other is an error, for files that are replaced, too. So a chunk takes nothing but from its own range,

@@ -218,6 +218,35 @@ fn a_part_goes_before_an_old_version(scene) {
 }
 
 // Of a file that is an old version for the most part the rest is there as well: no part is kept of it.
+// As when a push goes by content: the verdict comes after the listing.
+on_routes! { tcp, embedded;
+fn a_part_is_used_where_content_decides(scene) {
+    require!(Need::Sy);
+    let file = plant_large(scene, "f", 30);
+    let new = content::noise(30, FILE_BYTES as usize);
+    plant::file(&file, content::noise(31, FILE_BYTES as usize));
+    plant::file(partial_of(&file), &new[..8 * MIB as usize]);
+    let summary = scene.push(&["-c", "--partial", "--json"]).run().ok().summary();
+    assert!(summary.matched_bytes >= 8 * MIB - TWICE_BYTES, "{summary:?}");
+    scene.assert_arrived();
+    scene.assert_no_litter();
+}
+}
+
+on_routes! { tcp;
+fn a_longer_part_is_not_replaced_by_a_shorter_one_that_knew_nothing_of_it(scene) {
+    require!(Need::Sy);
+    let file = plant_large(scene, "f", 32);
+    let partial = partial_of(&file);
+    plant::file(&partial, &content::noise(32, FILE_BYTES as usize)[..11 * MIB as usize]);
+    let held = Held::start(scene, &["--partial", "-W"], HELD_BYTES);
+    held.signal(Signal::TERM).exits(20);
+    guard::wait_until("the temporary file to go", || Tree::read(scene.dst()).litter().len() == 1);
+    assert_eq!(bytes_of(&partial), 11 * MIB);
+    assert_goes_on(scene, 11 * MIB);
+}
+}
+
 on_routes! { tcp;
 fn what_an_old_version_gave_is_not_kept(scene) {
     require!(Need::Sy);

@@ -7,6 +7,7 @@ use crate::job::Work;
 use crate::job::basis::Basis;
 use crate::job::in_place::Punch;
 use crate::job::large::{EndLarge, Fate};
+use crate::job::partial::Keep;
 use crate::job::tree::{Fatal, is_fatal};
 use crate::limits::{FRAME_HEAD_BYTES, PARTIAL_BYTES_MIN};
 use crate::model::id::FileId;
@@ -146,22 +147,30 @@ impl<D: Disk> Target<D> {
 
     /// Files under way of which what arrived is worth keeping, when the session breaks off. What a basis gave is there to
     /// give it again: of a file that is an old version for the most part the rest would not go as a delta of that any more.
-    /// A disk that is full gets its space back.
-    pub(super) fn worth_keeping(&self) -> Vec<FileId> {
+    /// A disk that is full gets its space back. A part that this one was made of gives way to it where it has
+    /// turned out to be of little use, or has no more.
+    pub(super) fn worth_keeping(&self) -> Vec<(FileId, Keep)> {
         if !self.tree().policy.partial || self.fatal.is_some() {
             return Vec::new();
         }
-        let is_worth_it = |incoming: &Incoming<D>| {
+        let kept_as = |incoming: &Incoming<D>| {
             let literal = incoming.received.saturating_sub(incoming.copied);
             let is_new = literal >= PARTIAL_BYTES_MIN && literal >= incoming.copied;
             let partial = incoming.basis.as_ref().filter(|basis| basis.is_partial);
-            let is_more = partial.is_some_and(|partial| incoming.received >= partial.bytes);
             let is_good = incoming.failed.is_none() && !incoming.is_wrong;
-            is_good && (is_new || is_more)
+            let (is_worth_it, keep) = match partial.map(|partial| partial.bytes) {
+                None => (is_new, Keep::IfLarger),
+                Some(bytes) => {
+                    let is_more = incoming.received >= bytes;
+                    let is_better = is_new && incoming.received >= bytes / 2;
+                    (is_more || is_better, Keep::Instead)
+                }
+            };
+            (is_good && is_worth_it).then_some(keep)
         };
         let files = self.incoming.iter();
-        let files = files.filter(|(_, incoming)| is_worth_it(incoming));
-        files.map(|(file, _)| *file).collect()
+        let files = files.filter_map(|(file, incoming)| Some((*file, kept_as(incoming)?)));
+        files.collect()
     }
 
     pub(super) fn written(&mut self, file: FileId, result: Result<(), Errno>) {

@@ -14,7 +14,7 @@ use crate::wire::WireError;
 use crate::wire::check::{decode_check, encode_digest};
 use crate::wire::cursor::Writer;
 
-pub(super) struct Checking<D: Disk> {
+pub(super) struct Digesting<D: Disk> {
     key: Key,
     waiting: VecDeque<Box<DigestFiles<D>>>,
     running: usize,
@@ -22,7 +22,7 @@ pub(super) struct Checking<D: Disk> {
     finished: VecDeque<Box<DigestFiles<D>>>,
 }
 
-impl<D: Disk> Default for Checking<D> {
+impl<D: Disk> Default for Digesting<D> {
     fn default() -> Self {
         Self {
             key: Key::new(&[0; 32]),
@@ -33,7 +33,7 @@ impl<D: Disk> Default for Checking<D> {
     }
 }
 
-impl<D: Disk> Checking<D> {
+impl<D: Disk> Digesting<D> {
     pub(super) fn set_key(&mut self, key: &[u8; 32]) {
         self.key = Key::new(key);
     }
