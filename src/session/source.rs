@@ -55,7 +55,8 @@ pub struct Sources<D: Disk> {
 }
 
 /// Frames that wait for their turn to be sent before no further chunk is read: the one that is next, and one in
-/// reserve. More would only fall out of the processor's cache until they are sent.
+/// reserve. More only fall out of the processor's cache until they are sent: with eight, 1 GiB took 0.77 s of the
+/// client's CPU, with two 0.63.
 const FRAMES_READY_MAX: usize = 2;
 /// PACKs that are filled at the same time.
 const PACKS_RUNNING_MAX: usize = 2;

@@ -586,7 +586,7 @@
 //! always apply, hence reads again. A source that reads only when it has sent deadlocks.
 //!
 //! The source decides how far it looks ahead: any number of LISTs may be unanswered. This one
-//! bounds itself to 4 MiB of its own listings ([`LOOKAHEAD_BYTES_MAX`]), 8 large files ([`LARGE_FILES_OPEN_MAX`])
+//! bounds itself to 2 MiB of its own listings ([`LOOKAHEAD_BYTES_MAX`]), 8 large files ([`LARGE_FILES_OPEN_MAX`])
 //! and 8 blocks to send.
 //!
 //! # 12 Silence
