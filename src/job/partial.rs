@@ -34,20 +34,6 @@ fn is_expired(last_written: Mtime, now: Mtime) -> bool {
     now.sec.saturating_sub(last_written.sec) > PARTIAL_SECONDS_MAX
 }
 
-/// Makes a temp file the partial file, in the place of an older one; `false` where it can't be one.
-pub fn keep<D: Disk>(disk: &D, tree: &Tree<D>, dir: &D::Fd, temp: &[u8], file: NameHash) -> bool {
-    let name = PartialName::new(file);
-    let stat = disk.stat_at(dir, temp);
-    let may_be_replaced = match disk.stat_at(dir, name.bytes()) {
-        Ok(stat) => is_ours(tree, &stat),
-        Err(errno) => errno == Errno::NOENT,
-    };
-    // It ends where its last byte was written: nothing sets aside room before, and holes take none.
-    stat.is_ok_and(|stat| is_fit(tree, &stat))
-        && may_be_replaced
-        && disk.rename(dir, temp, name.bytes()).is_ok()
-}
-
 /// What becomes of an older partial file of the same name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keep {
@@ -57,33 +43,45 @@ pub enum Keep {
     IfLarger,
 }
 
-/// As `keep`, for a file under way. One that is updated where it stands has none.
-pub fn keep_incoming<D: Disk>(disk: &D, tree: &Tree<D>, incoming: &Incoming<D>, how: Keep) -> bool {
-    let Place::Beside(temp) = &incoming.place else {
-        return false;
-    };
-    let (dir, file) = (&*incoming.dir_fd, NameHash::of(&incoming.name));
-    let has_way = match (how, disk.stat_at(dir, temp.bytes())) {
-        (Keep::Instead, _) => true,
-        (Keep::IfLarger, Ok(stat)) => !is_surpassed(disk, tree, dir, file, &stat),
-        (Keep::IfLarger, Err(_)) => false,
-    };
-    has_way && keep(disk, tree, dir, temp.bytes(), file)
-}
-
-/// Whether there is a larger partial file already.
-fn is_surpassed<D: Disk>(
+/// Makes a temp file the partial file; `false` where it can't be one, or the older one stays.
+fn keep<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
     dir: &D::Fd,
-    file: NameHash,
-    stat: &Stat,
+    temp: &[u8],
+    (file, how): (NameHash, Keep),
 ) -> bool {
-    let older = disk.stat_at(dir, PartialName::new(file).bytes());
-    older.is_ok_and(|older| is_fit(tree, &older) && older.size > stat.size)
+    let name = PartialName::new(file);
+    // It ends where its last byte was written: nothing sets aside room before, and holes take none.
+    let Some(stat) = disk
+        .stat_at(dir, temp)
+        .ok()
+        .filter(|stat| is_fit(tree, stat))
+    else {
+        return false;
+    };
+    let has_way = match disk.stat_at(dir, name.bytes()) {
+        Ok(older) => {
+            let is_surpassed = is_fit(tree, &older) && older.size > stat.size;
+            is_ours(tree, &older) && (how == Keep::Instead || !is_surpassed)
+        }
+        Err(errno) => errno == Errno::NOENT,
+    };
+    has_way && disk.rename(dir, temp, name.bytes()).is_ok()
 }
 
-/// As `keep`, for a temp file whose session died. Nobody knows what it was made of: the larger one stays.
+/// As `keep`, for a file under way. One that is updated where it stands has none.
+pub fn keep_incoming<D: Disk>(disk: &D, tree: &Tree<D>, incoming: &Incoming<D>, how: Keep) -> bool {
+    match &incoming.place {
+        Place::Beside(temp) => {
+            let file = NameHash::of(&incoming.name);
+            keep(disk, tree, &incoming.dir_fd, temp.bytes(), (file, how))
+        }
+        Place::InPlace(_) => false,
+    }
+}
+
+/// As `keep`, for a temp file whose session died. Nobody knows what it was made of.
 pub fn salvage<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
@@ -91,18 +89,18 @@ pub fn salvage<D: Disk>(
     temp: &[u8],
     file: NameHash,
 ) -> bool {
-    let Ok(stat) = disk.stat_at(dir, temp) else {
+    let fd = disk.open_file(dir, temp).ok();
+    let stat = fd.as_ref().and_then(|fd| disk.stat(fd).ok());
+    // What somebody planted there is not touched.
+    let (Some(fd), Some(stat)) = (fd, stat.filter(|stat| is_fit(tree, stat))) else {
         return false;
     };
-    let is_surpassed = is_surpassed(disk, tree, dir, file, &stat);
-    // One that was whole, but for its name, bears the time of its source already.
-    if is_surpassed || is_expired(stat.ctime, disk.now()) {
+    // One that was whole, but for its name, bears the time of its source already, and would expire by it.
+    if is_expired(stat.ctime, disk.now()) {
         return false;
     }
-    if let Ok(fd) = disk.open_file(dir, temp) {
-        let _ = disk.set_mtime(&fd, stat.ctime); // Otherwise it expires too soon.
-    }
-    keep(disk, tree, dir, temp, file)
+    let _ = disk.set_mtime(&fd, stat.ctime);
+    keep(disk, tree, dir, temp, (file, Keep::IfLarger))
 }
 
 /// Those of `partials` that nobody went on from for too long.

@@ -374,6 +374,25 @@ fn a_part_that_belongs_to_another_is_let_alone(scene) {
 }
 }
 
+// What a dead session's temp file would be called leads to a file that is somebody's.
+on_routes! { embedded, tcp;
+fn a_link_planted_as_a_dead_sessions_temp_file_is_not_touched(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("small"), "small");
+    let outside = scene.path().join("outside-file");
+    plant::file(&outside, content::noise(33, MIB as usize));
+    plant::mtime(&outside, 1_000_000, 5);
+    plant::dir(scene.dst());
+    let hash = content::digest(b"f");
+    let temp = scene.dst().join(format!(".sy.00000000000000ab.1.{hash:032x}.tmp"));
+    std::fs::hard_link(&outside, &temp).expect("it has another name");
+    scene.push(&["--partial"]).run().ok();
+    let meta = std::fs::metadata(&outside).expect("it is there");
+    assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_000_000, 5));
+    assert!(!temp.exists() && !partial_of(&scene.dst().join("f")).exists());
+}
+}
+
 // Nobody goes on from it after a week; a push that has nothing to do removes it, too.
 on_routes! { embedded, tcp;
 fn a_part_expires_after_a_week(scene) {
