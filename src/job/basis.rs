@@ -1,8 +1,7 @@
 //! What a target does with the file that it has already, or with a part of the new one that came before: sums
 //! its blocks, and puts chunks of the new one together.
 
-use super::entry::Here;
-use super::entry::write_all;
+use super::entry::{Here, write_all};
 use super::partial;
 use super::tree::Tree;
 use crate::delta::apply::{self, Step};

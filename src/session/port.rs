@@ -321,17 +321,15 @@ impl<D: Disk> Port<D> {
         if self.is_ending {
             return None;
         }
-        if let Link::Stream(stream) = self.link
-            && let Some(op) = self.poll_receive(stream, env)
-        {
-            return Some(self.op(op, Token::Receive));
+        if let Some(wish) = self.poll_stream(env) {
+            return Some(wish);
         }
         loop {
             let action = match self.waiting.take_if(|_| !self.is_heartbeat) {
                 Some((buf, len)) => Action::Send { buf, len },
                 None => match self.session.poll_action(env) {
                     Some(action) => action,
-                    None => return self.poll_receive_again(env),
+                    None => return self.poll_stream(env),
                 },
             };
             let (op, token) = match action {
@@ -410,8 +408,9 @@ impl<D: Disk> Port<D> {
         }
     }
 
-    /// A session that has nothing to do may have taken in a frame that it held, and so want the next.
-    fn poll_receive_again(&mut self, env: &Env<'_>) -> Option<Wish<D>> {
+    /// What is to be received. Asked twice: a session that has nothing to do may have taken in a frame that it
+    /// held, and so want the next.
+    fn poll_stream(&mut self, env: &Env<'_>) -> Option<Wish<D>> {
         let Link::Stream(stream) = self.link else {
             return None; // The shard looks whether there is one to hand over.
         };

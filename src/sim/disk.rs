@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::clock::SimClock;
 use super::fault::{Call, CallKind, Crash, DiskFaults, DiskOptions};
-use super::host::{BYSTANDER, Host, OpenFile, Process, drop_set_id_bits, joined, locked};
+use super::host::{BYSTANDER, Host, OpenFile, Process, joined, locked};
 use super::inode::{Attrs, BLOCK, Body, Ino, Inodes, NameChange, Place, ROOT};
 use super::prng::Prng;
 use super::tree::{Content, Entry, Tree};
@@ -719,23 +719,11 @@ impl Disk for SimDisk {
             return Err(Errno::NOSPC);
         }
         let (start, end) = (as_len(offset), as_len(end));
-        let now = host.wall();
-        let is_root = host.options.identity.is_root;
-        host.inodes.change_content(ino, |node| {
-            let Body::File(content) = &mut node.body else {
-                unreachable!("only files are opened for writing");
-            };
-            let content = Arc::make_mut(content);
+        host.rewrite(ino, |content| {
             if content.len() < end {
                 content.resize(end, 0);
             }
             content[start..end].copy_from_slice(&from[..end - start]);
-            node.is_content_dirty = true;
-            node.attrs.mtime = now;
-            node.attrs.ctime = now;
-            if !is_root {
-                drop_set_id_bits(&mut node.attrs);
-            }
         });
         Ok(end - start)
     }
@@ -748,19 +736,8 @@ impl Disk for SimDisk {
         if bytes > FILE_BYTES_MAX {
             return Err(Errno::FBIG);
         }
-        let now = host.wall();
-        let is_root = host.options.identity.is_root;
-        host.inodes.change_content(ino, |node| {
-            let Body::File(content) = &mut node.body else {
-                unreachable!("only files are opened for writing");
-            };
-            Arc::make_mut(content).resize(as_len(bytes), 0);
-            node.is_content_dirty = true;
-            node.attrs.mtime = now;
-            node.attrs.ctime = now;
-            if !is_root {
-                drop_set_id_bits(&mut node.attrs);
-            }
+        host.rewrite(ino, |content| {
+            content.resize(as_len(bytes), 0);
         });
         Ok(())
     }
@@ -770,22 +747,10 @@ impl Disk for SimDisk {
         if !is_writable {
             return Err(Errno::BADF);
         }
-        let now = host.wall();
-        let is_root = host.options.identity.is_root;
-        host.inodes.change_content(ino, |node| {
-            let Body::File(content) = &mut node.body else {
-                unreachable!("only files are opened for writing");
-            };
-            let content = Arc::make_mut(content);
+        host.rewrite(ino, |content| {
             let end = content.len().min(as_len(offset.saturating_add(bytes)));
             if let Some(range) = content.get_mut(as_len(offset)..end) {
                 range.fill(0);
-            }
-            node.is_content_dirty = true;
-            node.attrs.mtime = now;
-            node.attrs.ctime = now;
-            if !is_root {
-                drop_set_id_bits(&mut node.attrs);
             }
         });
         Ok(())

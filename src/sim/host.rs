@@ -76,6 +76,25 @@ impl Host {
         }
     }
 
+    /// Changes the content of a file that is open for writing: with its times, and without set-id bits
+    /// where it isn't root who writes.
+    pub(super) fn rewrite(&mut self, ino: Ino, change: impl FnOnce(&mut Vec<u8>)) {
+        let now = self.wall();
+        let is_root = self.options.identity.is_root;
+        self.inodes.change_content(ino, |node| {
+            let Body::File(content) = &mut node.body else {
+                unreachable!("only files are opened for writing");
+            };
+            change(Arc::make_mut(content));
+            node.is_content_dirty = true;
+            node.attrs.mtime = now;
+            node.attrs.ctime = now;
+            if !is_root {
+                drop_set_id_bits(&mut node.attrs);
+            }
+        });
+    }
+
     pub(super) fn wall(&self) -> Mtime {
         self.clock.wall(self.options.skew_sec, self.options.tick_ns)
     }
@@ -342,7 +361,7 @@ impl Host {
 /// What a change of owner or content by somebody without privileges does to a file: it can't keep
 /// running as another user. Group execution makes the difference between set-group-id and the
 /// old mark for mandatory locks.
-pub(super) fn drop_set_id_bits(attrs: &mut Attrs) {
+fn drop_set_id_bits(attrs: &mut Attrs) {
     attrs.mode &= !0o4000;
     if attrs.mode & 0o010 != 0 {
         attrs.mode &= !0o2000;
