@@ -255,6 +255,11 @@ fn all() -> Vec<Row> {
         peers: &[Tool::Rsync, Tool::Cp, Tool::Naive],
         ..tcp(name, what, shape, Scene::FirstPush, goals)
     };
+    let without_ring = |name, what, shape, scene| Row {
+        on_demand: true,
+        peers: &[Tool::Portable],
+        ..tcp(name, what, shape, scene, Vec::new())
+    };
     vec![
         Row {
             disk_goals: first_push(0.75, 0.45),
@@ -293,6 +298,18 @@ fn all() -> Vec<Row> {
             tree::SMALL,
             local(0.50),
         ),
+        without_ring(
+            "engines-small",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::FirstPush,
+        ),
+        without_ring(
+            "engines-same",
+            "100,000 files of 2-6 KiB in 1,000 directories",
+            tree::SMALL,
+            Scene::NothingChanged,
+        ),
         tcp(
             "nested",
             "100,000 files of 2-6 KiB in 20,000 nested directories",
@@ -317,6 +334,18 @@ fn all() -> Vec<Row> {
                 large(),
             )
         },
+        without_ring(
+            "engines-big",
+            "one file of 1 GiB",
+            tree::BIG,
+            Scene::FirstPush,
+        ),
+        without_ring(
+            "engines-delta",
+            "one file of 1 GiB, 1,000 changes of 4 KiB and 1 MiB inserted in the middle",
+            tree::BIG,
+            Scene::Changed(DELTA),
+        ),
         shell(
             "big-ssh",
             "one file of 1 GiB",

@@ -24,6 +24,8 @@ const VERSION_MAX: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Tool {
     Sy,
+    /// The same without the ring.
+    Portable,
     Rsync,
     #[value(skip)]
     Cp,
@@ -55,6 +57,7 @@ impl Tool {
     pub fn name(self) -> &'static str {
         match self {
             Self::Sy => "sy",
+            Self::Portable => "sy-portable",
             Self::Rsync => "rsync",
             Self::Cp => "cp",
             Self::Floor => "floor",
@@ -63,13 +66,22 @@ impl Tool {
     }
 }
 
+/// Each insists on its own, so that no run is taken for another's.
+fn engine(tool: Tool) -> &'static str {
+    if tool == Tool::Portable {
+        "--engine=portable"
+    } else {
+        "--engine=uring"
+    }
+}
+
 /// The command line of a client that pushes the contents of `source`.
 pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<Command> {
     let mut command;
     match tool {
-        Tool::Sy => {
+        Tool::Sy | Tool::Portable => {
             command = Command::new(env!("CARGO_BIN_EXE_sy"));
-            command.arg("push");
+            command.args(["push", engine(tool)]);
             if talk == Talk::Summary {
                 command.arg("--json");
             }
@@ -96,7 +108,10 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
     if let Dest::Shell(ssh, _) = dest {
         command.args(["-e", &ssh.rsh]);
         match tool {
-            Tool::Sy => command.args(["--sy-path", env!("CARGO_BIN_EXE_sy-server")]),
+            Tool::Sy | Tool::Portable => {
+                let server = format!("{} {}", env!("CARGO_BIN_EXE_sy-server"), engine(tool));
+                command.args(["--sy-path", &server])
+            }
             Tool::Rsync => command.arg("--rsync-path").arg(&ssh.rsync),
             Tool::Cp | Tool::Floor | Tool::Naive => {
                 return Err(Failure::Unfit(format!("{} knows no ssh", tool.name())));
@@ -106,11 +121,13 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
     // To cp a trailing slash means nothing: it makes the target, which does not exist, a copy.
     command.arg(match tool {
         Tool::Cp | Tool::Floor | Tool::Naive => source.into(),
-        Tool::Sy | Tool::Rsync => with_slash(source),
+        Tool::Sy | Tool::Portable | Tool::Rsync => with_slash(source),
     });
     command.arg(match (tool, dest) {
         (Tool::Floor, Dest::Server(_, path)) => path.into(),
-        (Tool::Sy, Dest::Server(address, path)) => format!("sy://{address}/{MODULE}/{path}").into(),
+        (Tool::Sy | Tool::Portable, Dest::Server(address, path)) => {
+            format!("sy://{address}/{MODULE}/{path}").into()
+        }
         (_, Dest::Server(address, path)) => format!("rsync://{address}/{MODULE}/{path}/").into(),
         (_, Dest::Shell(_, path)) => {
             let mut dest = OsString::from("127.0.0.1:");
@@ -127,8 +144,9 @@ pub fn client(tool: Tool, source: &Path, dest: &Dest<'_>, talk: Talk) -> Result<
 pub fn server(tool: Tool, address: SocketAddr, name: &str, ground: &Ground) -> Result<Command> {
     let mut command;
     match tool {
-        Tool::Sy => {
+        Tool::Sy | Tool::Portable => {
             command = Command::new(env!("CARGO_BIN_EXE_sy-server"));
+            command.arg(engine(tool));
             let mut module = OsString::from(format!("{MODULE}="));
             module.push(ground.target());
             module.push(",rw");
@@ -215,7 +233,7 @@ pub fn summary(tool: Tool, ground: &Ground, name: &str) -> Result<Summary> {
     let path = ground.said().join(format!("{name}.client.out"));
     let words = fs::read_to_string(&path).doing(|| path.display().to_string())?;
     match tool {
-        Tool::Sy => {
+        Tool::Sy | Tool::Portable => {
             let line: Option<Value> = words
                 .lines()
                 .last()
@@ -259,7 +277,7 @@ pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
     for tool in [Tool::Sy, Tool::Rsync, Tool::Cp] {
         let mut command = Command::new(match tool {
             Tool::Sy => env!("CARGO_BIN_EXE_sy"),
-            Tool::Rsync | Tool::Cp | Tool::Floor | Tool::Naive => tool.name(),
+            Tool::Portable | Tool::Rsync | Tool::Cp | Tool::Floor | Tool::Naive => tool.name(),
         });
         say_into(command.arg("--version"), ground, tool.name(), "version")?;
         child::run(&mut command, None, None, VERSION_MAX, stop)?;
@@ -270,6 +288,7 @@ pub fn versions(ground: &Ground, stop: &Stop) -> Result<Vec<(Tool, String)>> {
             words.lines().next().unwrap_or("unknown").trim().into(),
         ));
     }
+    versions.push((Tool::Portable, "sy with --engine=portable".into()));
     versions.push((
         Tool::Floor,
         "read and send, receive and write, in this bench".into(),

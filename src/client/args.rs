@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
+use crate::engine::posix::EngineChoice;
 use crate::limits::{DELTA_BLOCK_BYTES_MAX, DELTA_BLOCK_BYTES_MIN};
 use crate::model::policy::{Durability, Sameness};
 use crate::model::report::Exit;
@@ -260,6 +261,19 @@ pub struct PushArgs {
     /// signs of life while they are busy.
     #[arg(long, value_name = "SECONDS", help_heading = "Connection")]
     pub timeout: Option<u64>,
+
+    /// What moves the bytes: auto, uring, portable
+    ///
+    /// auto: io_uring, and where this host refuses it epoll and threads, which is said. Default: what
+    /// SY_ENGINE says, else auto. The other end chooses its own.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SY_ENGINE",
+        hide_env = true,
+        help_heading = "Connection"
+    )]
+    pub engine: Option<EngineChoice>,
 }
 
 impl PushArgs {
@@ -434,7 +448,7 @@ pub(crate) mod tests {
             &["-z", "a", "b"][..],
             &["--compress", "a", "b"],
             &["--durability=most", "a", "b"],
-            &["--engine=uring", "a", "b"],
+            &["--engine=epoll", "a", "b"],
             &["--timeout=soon", "a", "b"],
             &["--max-delete=-1", "a", "b"],
             &[],

@@ -5,8 +5,11 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+use super::failure::Failure;
 use super::plan::{PlanError, Wrong};
 use super::rsh::ShellEnd;
+use crate::engine::probe;
+use crate::engine::setup::SetupError;
 use crate::limits::{OPEN_FILES_MIN, SHELL_NOISE_BYTES_MAX};
 use crate::model::escape;
 use crate::model::report::{Attempt, Ending, Exit, Side, Trouble, Why};
@@ -38,126 +41,11 @@ fn message(text: String, hint: Option<&'static str>) -> Message {
     }
 }
 
-/// Why a push did not begin, or ended before its end. `failure` words it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Failure {
-    /// The host's name has no address; the resolver's own words.
-    NameLookup {
-        why: String,
-    },
-    /// The connection was not made.
-    Connect {
-        errno: Errno,
-    },
-    /// The server did not accept in time.
-    ConnectTimeout {
-        seconds: u64,
-    },
-    /// The server said no; its own words, unescaped.
-    Refused {
-        refusal: Refusal,
-        text: Vec<u8>,
-    },
-    /// A server behind a remote shell that has no place outside its modules.
-    ModulesOnly,
-    /// Something else answers there; the first bytes that it sent.
-    NotSy {
-        first: Vec<u8>,
-    },
-    /// Protocol versions.
-    Version {
-        ours: u16,
-        theirs: u16,
-    },
-    /// The connection ended before the report; `None`: it was closed.
-    Lost {
-        errno: Option<Errno>,
-    },
-    /// The peer showed no sign of life.
-    Silent {
-        seconds: u64,
-    },
-    Signal {
-        name: &'static str,
-    },
-    /// The peer broke the protocol, or bits flipped on the way.
-    Protocol {
-        text: String,
-    },
-    /// The disk of one side can't go on.
-    Disk {
-        side: Side,
-        errno: Errno,
-    },
-    /// A SRC, as typed, that can't be used.
-    Source {
-        path: Vec<u8>,
-        errno: Errno,
-    },
-    /// `--delete` with a SRC, as typed, in which nothing is.
-    EmptySource {
-        path: Vec<u8>,
-    },
-    /// A SRC, as typed, that is DEST itself.
-    OntoItself {
-        path: Vec<u8>,
-    },
-    /// This process may not have as many open files as it takes.
-    FewFiles {
-        limit: u64,
-    },
-    /// No engine runs here.
-    Engine {
-        errno: Errno,
-    },
-    /// The remote shell can't be started.
-    ShellStart {
-        program: Vec<u8>,
-        errno: Errno,
-    },
-    /// The remote shell ended the stream before the server's last word.
-    ShellEnded {
-        end: ShellEnd,
-        was_greeted: bool,
-        /// What it was to run.
-        sy_path: Vec<u8>,
-    },
-    /// What a remote shell printed before the server's first word.
-    ShellNoise {
-        first: Vec<u8>,
-    },
-}
-
-impl Failure {
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::NameLookup { .. } | Self::Connect { .. } | Self::Lost { .. } => Exit::Socket,
-            Self::ConnectTimeout { .. } => Exit::ConnectTimeout,
-            Self::Refused { refusal, .. } => refusal.exit(),
-            Self::NotSy { .. } | Self::ShellNoise { .. } | Self::Version { .. } => {
-                Exit::Incompatible
-            }
-            Self::Silent { .. } => Exit::Timeout,
-            Self::Signal { .. } => Exit::Signal,
-            Self::Protocol { .. } => Exit::Stream,
-            Self::Disk { .. } => Exit::FileIo,
-            Self::Source { .. } | Self::EmptySource { .. } | Self::OntoItself { .. } => {
-                Exit::Selection
-            }
-            Self::Engine { .. } | Self::FewFiles { .. } | Self::ModulesOnly => Exit::Start,
-            Self::ShellStart { .. } => Exit::Ipc,
-            Self::ShellEnded {
-                end: ShellEnd::Code(code),
-                was_greeted: false,
-                ..
-            } => match code {
-                126 => Exit::RemoteRun,
-                127 => Exit::RemoteMissing,
-                255 => Exit::Socket,
-                _ => Exit::Stream,
-            },
-            Self::ShellEnded { .. } => Exit::Socket,
-        }
+/// The ring was left open, and there is none; the push goes on.
+pub fn portable(refused: SetupError) -> Message {
+    Message {
+        text: format!("engine: portable, which is slower: {refused}"),
+        hint: probe::advice(refused).map(|advice| Cow::Owned(advice.to_string())),
     }
 }
 
@@ -251,7 +139,7 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
                     "sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that \
                      allows io_uring (docker run --security-opt seccomp=FILE)",
                 ),
-                Errno::NOSYS => Some("a kernel with io_uring (6.1 or later)"),
+                Errno::NOSYS => Some("a kernel with io_uring (6.1 or later); or --engine auto"),
                 Errno::NOMEM => Some("a higher limit of locked memory (ulimit -l)"),
                 _ => None,
             },

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod dest;
+pub mod failure;
 mod latency;
 pub mod messages;
 pub mod output;

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
+use super::failure::Failure;
 use super::latency;
-use super::messages::{self, Failure, Message};
+use super::messages::{self, Message};
 use super::plan::{Lines, PlanError, Show};
 use super::progress::Progress;
 use crate::engine::figures::Figures;

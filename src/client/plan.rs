@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::args::PushArgs;
 use super::dest::{Dest, Shell, URL_PREFIX, dest, remote_parts};
 use super::rsh::OpenQuote;
+use crate::engine::posix::EngineChoice;
 use crate::limits::{
     DEST_COMPONENTS_MAX, IDLE_SECONDS_MAX, SHELL_GREETING_SECONDS_MAX, SOCKET_PATH_BYTES_MAX,
 };
@@ -24,6 +25,7 @@ pub struct Plan {
     /// DEST must be a directory: it ends in a slash, is a module's root, or several entries go there.
     pub dest_is_dir: bool,
     pub policy: Policy,
+    pub engine: EngineChoice,
     pub output: Show,
     /// How long the peer may be silent; `None`: for ever.
     pub timeout: Option<Duration>,
@@ -187,6 +189,7 @@ impl Plan {
                 sameness,
                 block_bytes: args.block_size,
             },
+            engine: args.engine.unwrap_or_default(),
             output: Show {
                 is_remote: !dest.is_local(),
                 ..show

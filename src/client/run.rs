@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::dest::Dest;
-use super::messages::Failure;
+use super::failure::Failure;
+use super::messages;
 use super::output::Output;
 use super::plan::Plan;
 use super::rsh::{RemoteShell, ShellEnd};
@@ -53,14 +54,12 @@ pub fn push(plan: &Plan) -> Exit {
                 Duration::ZERO,
                 None,
                 start::peak_rss_bytes(),
-                ENGINE,
+                "none",
                 &Figures::default(),
             )
         }
     }
 }
-
-const ENGINE: &str = "uring";
 
 struct Push {
     shard: PosixShard,
@@ -87,8 +86,14 @@ impl Push {
             return Ok(None);
         }
         // Nobody is asked for a password by a host that can't push.
-        let mut shard = start::shard(start::POOL_THREADS_CLIENT, LaneTable::of_both_ends())
-            .map_err(engine_failure)?;
+        let lanes = LaneTable::of_both_ends();
+        let mut shard =
+            start::shard(plan.engine, start::POOL_THREADS_CLIENT, lanes).map_err(engine_failure)?;
+        if let Some(refused) = shard.ring_mut().refused()
+            && !plan.output.quiet
+        {
+            output.say(messages::portable(refused));
+        }
         let started = shard.now();
         let signal = watch_signals();
         // It connects while the rest is made ready.
@@ -186,7 +191,7 @@ impl Push {
             elapsed,
             first_payload,
             start::peak_rss_bytes(),
-            ENGINE,
+            self.shard.ring_mut().choice().name(),
             self.shard.ring_mut().figures(),
         )
     }

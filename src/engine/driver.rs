@@ -88,9 +88,7 @@ impl<D: Disk, J: Job<D>, R: Ring<D, J>> Driver<D, J, R> {
         let unfinished = &mut self.unfinished[index];
         match judge(&mut op, unfinished, result) {
             Verdict::Again => {
-                let is_of_stream =
-                    matches!(op, Op::RecvHead { .. } | Op::Recv { .. } | Op::Send { .. });
-                if is_of_stream && result.is_ok() {
+                if op.stream().is_some() && result.is_ok() {
                     self.moved.push(unfinished.tag);
                 }
                 self.ring.push(key, op);

@@ -43,8 +43,8 @@ pub(super) enum Timed {
 
 /// What was timed, and on which lane, as both are printed; by `Timed::index`.
 const ROWS: [(&str, &str); 21] = [
-    ("receive", "ring"),
-    ("send", "ring"),
+    ("receive", "stream"),
+    ("send", "stream"),
     ("read", "ring"),
     ("read", "inline"),
     ("read", "pool"),

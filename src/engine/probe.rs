@@ -100,6 +100,12 @@ fn sysctl_disabled() -> u8 {
         .unwrap_or(0)
 }
 
+/// What would lift a refusal of the ring, the first of several.
+pub fn advice(refused: SetupError) -> Option<Advice> {
+    let all = advise(Err(refused), sysctl_disabled(), None);
+    all.into_iter().next()
+}
+
 fn advise(
     engine: Result<Setup, SetupError>,
     sysctl_disabled: u8,
@@ -151,7 +157,7 @@ impl fmt::Display for Doctor {
                     Registration::NotAsked => writeln!(f, "not registered: not mapped")?,
                 }
             }
-            Err(error) => writeln!(f, "engine: no io_uring: {error}")?,
+            Err(error) => writeln!(f, "engine: portable, which is slower: {error}")?,
         }
         writeln!(
             f,
@@ -329,7 +335,7 @@ mod tests {
         };
         let expected = "\
 kernel: Linux 6.8.0
-engine: no io_uring: io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled
+engine: portable, which is slower: io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled
 locked memory: at most 64 KiB
 open files: at most 1024 (may be raised to unlimited)
 connections: a server takes 512 at once

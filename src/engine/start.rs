@@ -10,16 +10,16 @@ use super::clock::monotonic_now;
 use super::disk::PosixDisk;
 use super::lanes::LaneTable;
 use super::pool::Pool;
+use super::posix::{EngineChoice, PosixRing};
 use super::setup::SetupError;
 use super::shard::Shard;
-use super::uring::Uring;
 use super::zero_copy;
 use crate::job::Work;
 use crate::limits::{ARENA_BYTES, CONNECTIONS_PER_SHARD_MAX};
 use crate::model::time::Moment;
 use crate::ops::Errno;
 
-pub type PosixShard = Shard<PosixDisk, Uring<PosixDisk, Work<PosixDisk>>>;
+pub type PosixShard = Shard<PosixDisk, PosixRing<PosixDisk, Work<PosixDisk>>>;
 
 /// Threads of a client's pool: one reads a PACK while the other lists.
 pub const POOL_THREADS_CLIENT: usize = 2;
@@ -81,10 +81,14 @@ pub fn leads_elsewhere(stream: &OwnedFd) -> bool {
 }
 
 /// A shard of its own: arena, ring and pool. For the thread that calls.
-pub fn shard(pool_threads: usize, lanes: LaneTable) -> Result<PosixShard, SetupError> {
+pub fn shard(
+    engine: EngineChoice,
+    pool_threads: usize,
+    lanes: LaneTable,
+) -> Result<PosixShard, SetupError> {
     let pool = Pool::start(&PosixDisk, pool_threads, Some(is_slow)).map_err(setup_error)?;
     let (blocks, region) = arena::map(ARENA_BYTES).map_err(SetupError::Other)?;
-    let ring = Uring::new(PosixDisk, pool, Some(region), lanes)?;
+    let ring = PosixRing::new(engine, PosixDisk, pool, region, lanes)?;
     Ok(Shard::new(ring, blocks))
 }
 

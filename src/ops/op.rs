@@ -88,6 +88,18 @@ pub enum Op<D: Disk, J> {
     Job(J),
 }
 
+impl<D: Disk, J> Op<D, J> {
+    /// The stream it is about; `None`: a file or a job.
+    pub fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::RecvHead { stream, .. }
+            | Self::Recv { stream, .. }
+            | Self::Send { stream, .. } => Some(*stream),
+            Self::Read { .. } | Self::Write { .. } | Self::Job(_) => None,
+        }
+    }
+}
+
 /// An op that ended. `result` is the kernel's: bytes moved (0: end of stream or file), or errno.
 /// For a job it is `Ok(0)`; its outcomes are inside it.
 pub struct Completion<D: Disk, J> {

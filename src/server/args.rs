@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+use crate::engine::posix::EngineChoice;
 use crate::limits::{POOL_THREADS_MAX, SHARDS_MAX};
 
 const EXAMPLES: &str = "\
@@ -14,6 +15,7 @@ A config file is TOML; what the command line says goes first:
   max_connections = 500
   shards = 2
   pool_threads = 4
+  engine = \"auto\"
   [module.backup]
   path = \"/srv/backup\"
   read_only = false               # true where it is left out
@@ -117,6 +119,18 @@ pub struct ServerArgs {
         help_heading = "Machine"
     )]
     pub pool_threads: Option<u16>,
+    /// What moves the bytes: auto, uring, portable
+    ///
+    /// auto: io_uring, and where this host refuses it epoll and threads, which is said. Default: what
+    /// SY_ENGINE says, else auto.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SY_ENGINE",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    pub engine: Option<EngineChoice>,
 }
 
 #[derive(Subcommand, Clone, Copy, PartialEq, Eq, Debug)]

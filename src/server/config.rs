@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::args::ServerArgs;
 use super::operator_file::{self, OperatorFileError};
+use crate::engine::posix::{EngineChoice, UnknownEngine};
 use crate::limits::{
     CONFIG_BYTES_MAX, POOL_THREADS_MAX, PORT_DEFAULT, SHARDS_MAX, SOCKET_DEFAULT,
     SOCKET_PATH_BYTES_MAX,
@@ -30,6 +31,7 @@ pub struct ServerConfig {
     pub shards: Option<u16>,
     /// `None`: what the engine finds right.
     pub pool_threads: Option<u16>,
+    pub engine: EngineChoice,
 }
 
 /// How a peer gets in.
@@ -101,6 +103,8 @@ pub enum Wrong {
     Toml(String),
     #[error("is not from 1 to {0}")]
     Range(u32),
+    #[error("{0}")]
+    Engine(UnknownEngine),
 }
 
 impl Wrong {
@@ -125,7 +129,8 @@ impl Wrong {
             | Self::SocketPath
             | Self::File(_)
             | Self::Toml(_)
-            | Self::Range(_) => None,
+            | Self::Range(_)
+            | Self::Engine(_) => None,
         }
     }
 }
@@ -143,6 +148,7 @@ struct ConfigFile {
     max_connections: Option<i64>,
     shards: Option<i64>,
     pool_threads: Option<i64>,
+    engine: Option<String>,
     #[serde(default)]
     module: BTreeMap<String, ModuleEntry>,
 }
@@ -205,6 +211,13 @@ impl ServerConfig {
                 args.pool_threads.map(Into::into).or(file.pool_threads),
                 POOL_THREADS_MAX,
             )?,
+            engine: match (args.engine, file.engine) {
+                (Some(engine), _) => engine,
+                (None, Some(name)) => name.parse().map_err(|unknown| {
+                    wrong(format!("engine = {name:?}"), Wrong::Engine(unknown))
+                })?,
+                (None, None) => EngineChoice::default(),
+            },
         })
     }
 }
@@ -447,6 +460,7 @@ mod tests {
             max_connections = 90000
             shards = 2
             pool_threads = 3
+            engine = 'portable'
             [module.a]
             path = '/tmp'
             [module.'b c']
@@ -463,6 +477,7 @@ mod tests {
         assert_eq!(config.doors, Doors::Listen(vec![socket, tcp]));
         assert_eq!(config.max_connections, Some(90_000));
         assert_eq!((config.shards, config.pool_threads), (Some(7), Some(3)));
+        assert_eq!(config.engine, EngineChoice::Portable);
         assert_eq!(config.modules.len(), 3);
         assert!(config.modules.get(b"a").unwrap().read_only);
         assert!(!config.modules.get(b"b c").unwrap().read_only);
@@ -475,7 +490,8 @@ mod tests {
             ("\nsokcet = '/x'", "line 2: unknown field"),
             ("[module.a]\npath='/tmp'\nrw=true", "unknown field"),
             ("[module.a]\nread_only=false", "missing field"),
-            ("engine = 'uring'", "unknown field"),
+            ("engines = 'uring'", "unknown field"),
+            ("engine = 'epoll'", "an engine is auto, uring or portable"),
             ("shards = 'two'", "invalid type"),
             ("shards = ", "line 1"),
             ("listen", "line 1"),

@@ -12,6 +12,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::engine::figures::Figures;
+use crate::engine::probe;
+use crate::engine::setup::SetupError;
 use crate::limits::{LOG_REFUSED_BURST_COUNT, LOG_REFUSED_PAUSE_SECONDS};
 use crate::model::escape;
 use crate::model::id::SessionId;
@@ -129,6 +131,13 @@ impl Log {
             Some(hint) => lines.write(format_args!("{text}\n  try: {hint}")),
             None => lines.write(text),
         });
+    }
+
+    /// The ring was left open, and there is none.
+    pub fn portable(&self, refused: SetupError) {
+        let hint = probe::advice(refused).map(|advice| advice.to_string());
+        let text = format_args!("engine: portable, which is slower: {refused}");
+        self.say(text, hint.as_deref());
     }
 
     fn with(&self, act: impl FnOnce(&mut Lines)) {

@@ -18,6 +18,7 @@ use crate::engine::bell::Waker;
 use crate::engine::disk::PosixDisk;
 use crate::engine::figures::Figures;
 use crate::engine::lanes::LaneTable;
+use crate::engine::posix::EngineChoice;
 use crate::engine::probe;
 use crate::engine::setup::SetupError;
 use crate::engine::shard::PortKey;
@@ -48,10 +49,9 @@ pub fn serve(config: ServerConfig, log: Log) -> Exit {
 pub fn doctor() -> Exit {
     let here = std::env::current_dir().map(|dir| dir.as_os_str().as_bytes().to_vec());
     let found = probe::doctor(here.as_deref().ok(), &LaneTable::default());
-    let is_able = found.engine.is_ok();
     // Nobody is left to be told that the terminal is closed.
     let _ = io::Write::write_all(&mut io::stdout(), format!("{found}\n").as_bytes());
-    if is_able { Exit::Ok } else { Exit::Start }
+    Exit::Ok
 }
 
 /// Why a server does not serve.
@@ -182,7 +182,7 @@ impl Server {
             log: Arc::clone(log),
             last_sum: Arc::clone(&last_sum),
         };
-        let shards = start_shards(shards_count, pool_threads, worker, &alarm)?;
+        let shards = start_shards((shards_count, pool_threads), config.engine, worker, &alarm)?;
         let connections_max = connections_max.min(start::connections_max(shards.len(), None));
         let modules = match config.modules.len() {
             1 => "1 module".to_owned(),
@@ -354,15 +354,20 @@ fn watch_signals() -> io::Result<(Signals, UnixStream)> {
 
 /// Starts so many shards, or fewer where there is no locked memory for more rings.
 fn start_shards(
-    count: usize,
-    pool_threads: usize,
+    (count, pool_threads): (usize, usize),
+    mut engine: EngineChoice,
     worker: impl Fn(Arc<Desk>) -> Worker,
     alarm: &Arc<Alarm>,
 ) -> Result<Vec<ShardHandle>, StartError> {
     let mut shards = Vec::with_capacity(count);
     for number in 0..count {
-        let why = match start_shard(number, pool_threads, &worker, alarm) {
-            Ok(shard) => {
+        let why = match start_shard(number, engine, pool_threads, &worker, alarm) {
+            Ok((shard, chosen, refused)) => {
+                if let Some(refused) = refused {
+                    alarm.log.portable(refused);
+                }
+                // All of them are alike.
+                engine = chosen;
                 shards.push(shard);
                 continue;
             }
@@ -394,10 +399,11 @@ enum NoShard {
 
 fn start_shard(
     number: usize,
+    engine: EngineChoice,
     pool_threads: usize,
     worker: impl Fn(Arc<Desk>) -> Worker,
     alarm: &Arc<Alarm>,
-) -> Result<ShardHandle, NoShard> {
+) -> Result<(ShardHandle, EngineChoice, Option<SetupError>), NoShard> {
     let desk = Arc::new(Desk {
         arrivals: Mutex::new(Vec::new()),
         sums: Mutex::new(Vec::new()),
@@ -412,7 +418,7 @@ fn start_shard(
         .spawn(move || {
             alarm.watch(number, || {
                 // A ring belongs to the thread that makes it.
-                let started = start::shard(pool_threads, LaneTable::default());
+                let started = start::shard(engine, pool_threads, LaneTable::default());
                 let mut shard = match started {
                     Ok(shard) => shard,
                     Err(error) => {
@@ -420,20 +426,22 @@ fn start_shard(
                         return Ok(());
                     }
                 };
-                let _ = tell.send(Ok(shard.ring_mut().waker()));
+                let ring = shard.ring_mut();
+                let _ = tell.send(Ok((ring.waker(), ring.choice(), ring.refused())));
                 worker.run(shard)
             });
         });
     let thread = thread.map_err(|error| NoShard::Thread(error.to_string()))?;
-    let waker = told
+    let started = told
         .recv()
         .map_err(|_| NoShard::Thread("it did not start".to_owned()))?;
-    let waker = waker.map_err(NoShard::Setup)?;
-    Ok(ShardHandle {
+    let (waker, chosen, refused) = started.map_err(NoShard::Setup)?;
+    let shard = ShardHandle {
         desk,
         waker,
         thread,
-    })
+    };
+    Ok((shard, chosen, refused))
 }
 
 /// The thread of one shard.

@@ -49,8 +49,11 @@ pub(super) fn serve(config: &ServerConfig, log: &Log) -> Result<Exit, StartError
         open_doors(&config.modules)?.own
     };
     let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
-    let shard = start::shard(pool_threads, LaneTable::default());
+    let shard = start::shard(config.engine, pool_threads, LaneTable::default());
     let mut shard = shard.map_err(|error| failed("engine", error.to_string()))?;
+    if let Some(refused) = shard.ring_mut().refused() {
+        log.portable(refused);
+    }
     let [signal, question] = watch_signals();
     let stream = shard.ring_mut().add_stream_pair(input, output);
     let target = Session::Target(Box::new(Target::new(doorkeeper, false)));

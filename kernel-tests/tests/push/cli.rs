@@ -27,7 +27,7 @@ fn nonsense_is_exit_1_and_named() {
     for (options, word) in [
         (&["--nonsense"][..], "--nonsense"),
         (&["-Q"], "-Q"),
-        (&["--engine=uring"], "--engine"),
+        (&["--engine=epoll"], "epoll"),
         (&["--durability=eternal"], "eternal"),
         (&["--max-delete=many"], "many"),
         (&["--max-delete=-5"], "-5"),

@@ -17,6 +17,7 @@ mod delta;
 mod delta_costs;
 mod delta_flips;
 mod descriptors;
+mod engines;
 mod faults_network;
 mod faults_process;
 mod faults_storage;

@@ -31,7 +31,8 @@ fn blocks_are_lent_to_the_kernel_until_it_says_that_it_copies(scene) {
     for number in 0..50 {
         plant::file(scene.src().join(format!("f{number}")), content::noise(number, 5000));
     }
-    let push = far(scene, &cable, &proxy);
+    // Only the ring can lend.
+    let push = far(scene, &cable, &proxy).option("--engine=uring");
     let outcome = push.clone().option("--json").run().ok();
     let text = String::from_utf8(outcome.stdout).expect("it is text");
     let last = text.lines().last().expect("there is a summary");
