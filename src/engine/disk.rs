@@ -285,10 +285,16 @@ impl Disk for PosixDisk {
     }
 
     fn boot_id(&self) -> [u8; 16] {
-        std::fs::read("/proc/sys/kernel/random/boot_id")
-            .ok()
-            .and_then(|text| parse_uuid(&text))
-            .unwrap_or_default()
+        // Without /proc nobody tells which boot this is, and each process takes itself for one: too much is in
+        // doubt to the next one then, and never too little.
+        static BOOT_ID: OnceLock<[u8; 16]> = OnceLock::new();
+        *BOOT_ID.get_or_init(|| {
+            let told = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+            told.and_then(|text| parse_uuid(&text)).unwrap_or_else(|| {
+                let [high, low] = [(); 2].map(|()| u128::from(self.random_u64()));
+                (high << 64 | low).to_le_bytes()
+            })
+        })
     }
 
     fn random_u64(&self) -> u64 {

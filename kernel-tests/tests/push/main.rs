@@ -32,6 +32,7 @@ mod locked_memory;
 mod metadata;
 mod million;
 mod names;
+mod no_proc;
 mod other_host;
 mod owners;
 mod partial;
