@@ -1,11 +1,12 @@
 #!/bin/sh
 # All tests of the workspace, the ones that need a real kernel included. Run as root it installs
-# the tools that are missing and skips nothing. Arguments go to `cargo test`.
+# the tools that are missing and skips nothing. Arguments go to `cargo test`, and with some only that is run.
 set -eu
 cd "$(dirname "$0")/.."
 
 something_is_missing() {
-    for tool in rsync mkfs.ext4 chattr setpriv prlimit mount ip bash ssh sshd ssh-keygen; do
+    for tool in rsync mkfs.ext4 mkfs.xfs mkfs.btrfs chattr setpriv prlimit mount ip bash ssh sshd ssh-keygen \
+        qemu-system-x86_64 busybox cpio depmod xz; do
         command -v "$tool" >/dev/null 2>&1 || return 0
     done
     return 1
@@ -15,7 +16,8 @@ PATH=$PATH:/usr/sbin:/sbin
 export PATH
 if something_is_missing; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, iproute2, bash and OpenSSH" >&2
+        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, iproute2, bash and OpenSSH, and for other" >&2
+        echo "kernels qemu, xfsprogs, btrfs-progs, busybox-static, cpio, kmod and xz-utils" >&2
         exit 1
     fi
     if [ -d /run/systemd/system ] && ! command -v sshd >/dev/null 2>&1; then
@@ -25,7 +27,8 @@ if something_is_missing; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
     apt-get install -y -qq --no-install-recommends \
-        rsync e2fsprogs util-linux mount iproute2 bash openssh-client openssh-server </dev/null >/dev/null
+        rsync e2fsprogs util-linux mount iproute2 bash openssh-client openssh-server \
+        qemu-system-x86 xfsprogs btrfs-progs busybox-static cpio kmod xz-utils </dev/null >/dev/null
 fi
 
 cargo build --release --bins
@@ -37,4 +40,18 @@ chmod 755 "$bin"
 target=${CARGO_TARGET_DIR:-target}
 cp "$target/release/sy" "$target/release/sy-server" "$bin/"
 
-SY_BIN_DIR=$bin SY_TESTS_REQUIRE=1 cargo test --release --workspace --no-fail-fast "$@"
+export SY_BIN_DIR="$bin" SY_TESTS_REQUIRE=1
+cargo test --release --workspace --no-fail-fast "$@"
+[ $# -eq 0 ] || exit 0
+
+echo "the same without the ring"
+SY_ENGINE=portable cargo test --release -p kernel-tests --test push --no-fail-fast
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "kernel-tests/run.sh: other kernels and power cuts need root: left out"
+    exit 0
+fi
+kernel-tests/kernels.sh
+binaries=$(kernel-tests/static.sh)
+"$binaries/proof" --binaries "$binaries" --kernels "$target/kernels" kernels
+"$binaries/proof" --binaries "$binaries" --kernels "$target/kernels" power-cuts

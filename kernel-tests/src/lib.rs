@@ -28,6 +28,7 @@ pub mod guard;
 pub mod held;
 pub mod holes;
 pub mod invariant;
+pub mod machine;
 pub mod mount;
 pub mod need;
 pub mod plant;
@@ -42,6 +43,8 @@ pub mod tree;
 pub mod twin;
 pub mod usage;
 pub mod variety;
+pub mod versions;
+pub mod writes;
 pub mod yard;
 
 pub use chance::Chance;

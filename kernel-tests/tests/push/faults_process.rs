@@ -9,7 +9,22 @@ use kernel_tests::held::Held;
 use kernel_tests::invariant::assert_between;
 use kernel_tests::{Chance, Need, Scene, Tree, content, guard, on_routes, plant, require};
 
-const ROUNDS: u64 = 15;
+/// Kills by each test and way: `SY_TESTS_KILLS`, else so many.
+const KILLS: u64 = 15;
+
+fn kills() -> u64 {
+    let asked = std::env::var("SY_TESTS_KILLS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
+
+/// Each was looked at, or the test would have failed.
+fn tell_kills(scene: &Scene, who: &str) {
+    println!(
+        "kill points {} of the {who} ({:?}) lost 0",
+        kills(),
+        scene.route
+    );
+}
 
 /// An old tree at the target and a new one in the source: files that stay, change, come and go.
 fn plant_two_versions(scene: &Scene) {
@@ -83,7 +98,7 @@ fn a_client_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs(sc
     let new = Tree::read(scene.src());
     let mut chance = Chance::new();
     let mut fds = 0;
-    for round in 0..ROUNDS {
+    for round in 0..kills() {
         let old = restore(scene);
         let running = scene.push(&["--delete"]).start();
         std::thread::sleep(moment(&mut chance, whole));
@@ -100,6 +115,7 @@ fn a_client_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs(sc
             guard::wait_until("descriptors to be closed", || server.fd_count() <= fds);
         }
     }
+    tell_kills(scene, "client");
 }
 }
 
@@ -109,7 +125,7 @@ fn a_server_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs(sc
     let whole = duration(scene);
     let new = Tree::read(scene.src());
     let mut chance = Chance::new();
-    for round in 0..ROUNDS {
+    for round in 0..kills() {
         let old = restore(scene);
         let running = scene.push(&["--delete"]).start();
         std::thread::sleep(moment(&mut chance, whole));
@@ -129,6 +145,7 @@ fn a_server_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs(sc
         scene.server().start();
         assert_converges(scene);
     }
+    tell_kills(scene, "server");
 }
 }
 
