@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
@@ -54,6 +55,8 @@ pub struct Proxy {
 
 struct Shared {
     plan: Plan,
+    /// Bytes that a server gets of each connection in a second; `None`: what comes.
+    pace: Option<NonZeroU32>,
     upstream: u16,
     done: AtomicBool,
     held: AtomicBool,
@@ -73,10 +76,20 @@ impl Proxy {
 
     /// One that takes its connections from there.
     pub fn behind(listener: TcpListener, upstream: u16, plan: Plan) -> Self {
+        Self::with(listener, upstream, plan, None)
+    }
+
+    /// One that only slows down: the server gets so many bytes of each connection in a second.
+    pub fn paced(listener: TcpListener, upstream: u16, pace: NonZeroU32) -> Self {
+        Self::with(listener, upstream, Plan::PASS, Some(pace))
+    }
+
+    fn with(listener: TcpListener, upstream: u16, plan: Plan, pace: Option<NonZeroU32>) -> Self {
         let port = listener.local_addr().expect("it has an address").port();
         listener.set_nonblocking(true).expect("a listener may poll");
         let shared = Arc::new(Shared {
             plan,
+            pace,
             upstream,
             done: AtomicBool::new(false),
             held: AtomicBool::new(false),
@@ -263,6 +276,12 @@ fn pump(way: Way, pair: &Pair, shared: &Shared) {
         {
             block[0] ^= 1 << (bit % 8);
             armed = false;
+        }
+        if let Some(pace) = shared.pace
+            && way == Way::ToServer
+        {
+            let seconds = len as f64 / f64::from(pace.get());
+            std::thread::sleep(Duration::from_secs_f64(seconds));
         }
         passed += len as u64;
         shared.count(way).fetch_add(len as u64, Ordering::Relaxed);
