@@ -1,6 +1,6 @@
 #!/bin/sh
-# All tests of the workspace, the ones that need a real kernel included. Run as root it installs
-# the tools that are missing and skips nothing. Arguments go to `cargo test`, and with some only that is run.
+# All tests of the workspace, the ones that need a real kernel included; other kernels, power cuts, containers. Run as root it
+# installs the tools that are missing and skips nothing. Arguments go to `cargo test`, and with some only that is run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -48,10 +48,12 @@ echo "the same without the ring"
 SY_ENGINE=portable cargo test --release -p kernel-tests --test push --no-fail-fast
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "kernel-tests/run.sh: other kernels and power cuts need root: left out"
+    echo "kernel-tests/run.sh: other kernels, power cuts and containers need root: left out"
     exit 0
 fi
 kernel-tests/kernels.sh
 binaries=$(kernel-tests/static.sh)
-"$binaries/proof" --binaries "$binaries" --kernels "$target/kernels" kernels
-"$binaries/proof" --binaries "$binaries" --kernels "$target/kernels" power-cuts
+for what in kernels power-cuts; do
+    "$target/release/proof" --binaries "$binaries" --kernels "$target/kernels" "$what"
+done
+docker/run.sh
