@@ -55,14 +55,14 @@ clear_leftovers() {
     local old pid
     for old in /var/tmp/sy-rig.*; do
         [ -d "$old" ] || continue
-        pid=$(cat "$old/daemon.pid" 2>/dev/null || true)
+        pid=$(cat "$old/disk/daemon.pid" 2>/dev/null || true)
         if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$old"; then
             kill "$pid"
             # It ends the containers first.
             timeout 60 tail --pid="$pid" -f /dev/null || die "a dockerd of an earlier run, pid $pid, does not end"
             remove_cgroups
         fi
-        rm -rf "$old"
+        remove_room "$old"
     done
     if docker info >/dev/null 2>&1; then
         remove_all

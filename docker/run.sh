@@ -6,7 +6,7 @@
 #   docker/run.sh memory network       some; --list names them
 #
 # It installs what is missing, and starts a Docker daemon of its own where none runs: in namespaces of its own, so
-# that no mount, route or firewall rule of this host changes. The programs are built static, each is an image of its
+# that no route and no firewall rule of this host changes. The programs are built static, each is an image of its
 # own, and nothing is pulled. All it makes is called sy-rig-*, or is below /var/tmp/sy-rig.*, and gone at the end.
 #
 # compose.yaml says how clients reach a server, and which of it is for copying; scenarios.sh, what is played;
@@ -43,13 +43,13 @@ main() {
     done
     [ "$(id -u)" -eq 0 ] || die "needs root, for Docker and for network namespaces"
     exec 9>/run/lock/sy-rig
-    flock --nonblock 9 || die "another docker/run.sh is under way"
+    # What a run that was killed has left running holds it too, and comes to its end.
+    flock --timeout 60 9 || die "another docker/run.sh is under way"
     install_what_is_missing
     clear_leftovers
-    # Not in /tmp, which may be in memory, where what containers write counts as theirs.
-    rig=$(mktemp -d /var/tmp/sy-rig.XXXXXX)
     trap tear_down EXIT
     trap 'exit 130' INT TERM HUP
+    make_room
     build_programs
     have_a_daemon
     build_images
@@ -81,6 +81,8 @@ missing_tools() {
 		ip iproute2
 		iptables iptables
 		rsync rsync
+		mkfs.ext4 e2fsprogs
+		mount mount
 		flock util-linux
 		unshare util-linux
 		nsenter util-linux
@@ -94,6 +96,19 @@ missing_tools() {
         missing+=("docker compose")
         packages+=(docker-compose)
     fi
+}
+
+# A file system in one file, which is removed in a moment. A disk that is told of every block that is free again
+# (mounted with discard) takes 2 ms a file, minutes for all. Not in /tmp, which may be in memory, where what
+# containers write counts as theirs.
+make_room() {
+    home=$(mktemp -d /var/tmp/sy-rig.XXXXXX)
+    rig=$home/disk
+    mkdir "$rig"
+    truncate -s 16G "$home/image"
+    mkfs.ext4 -q "$home/image"
+    # Where there are no loop devices, it is just a directory.
+    mount -o loop,nodiscard "$home/image" "$rig" || true
 }
 
 # Static, so that an image needs nothing else; in a target directory of their own, since the flags differ.
@@ -122,8 +137,11 @@ play() {
     for name in "$@"; do
         began=$SECONDS code=0
         rm -f "$rig/said"
+        # In the background, since a shell that waits for that hears signals.
         timeout --foreground $((until > began ? until - began : 1)) \
-            "$here/run.sh" --inside "$rig" "$name" || code=$?
+            "$here/run.sh" --inside "$rig" "$name" &
+        player=$!
+        wait $player || code=$?
         if [ $code -eq 0 ]; then
             echo "docker $name: $(cat "$rig/said"), $((SECONDS - began)) s"
         else
@@ -147,9 +165,17 @@ die() {
 }
 
 tear_down() {
+    [ -n "${home-}" ] || return 0
+    [ -z "${player-}" ] || kill "$player" 2>/dev/null || true
     remove_all
     stop_daemon
-    rm -rf "$rig"
+    remove_room "$home"
+}
+
+remove_room() { # HOME
+    # Lazy: what a killed run left behind may still write there.
+    ! mountpoint -q "$1/disk" || umount --lazy "$1/disk"
+    rm -rf "$1"
 }
 
 main "$@"
