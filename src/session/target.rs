@@ -738,7 +738,10 @@ impl<D: Disk> Target<D> {
             | FrameKind::Signature
             | FrameKind::Mapped
             | FrameKind::Digests
-            | FrameKind::Ignorable => return Err(out_of_order.into()),
+            | FrameKind::Ignorable => {
+                self.recv_held -= 1;
+                return Err(out_of_order.into());
+            }
         }
         self.recv_held -= 1;
         let payload = &buf[FRAME_HEAD_BYTES..][..payload_bytes];

@@ -397,3 +397,18 @@ fn a_hole_that_waited_for_its_begin_does_not_stop_the_stream() {
     assert_eq!(*kind, FrameKind::Report);
     assert_eq!(Report::decode(payload).unwrap().files_made, 1);
 }
+
+#[test]
+fn a_frame_that_may_not_come_is_answered_and_not_counted_any_more() {
+    let mut server = Server::new(4);
+    let mut peer = server.greeted(&net(1 << 20));
+    server.say(&peer, &hello(0, Durability::None));
+    let (refusal, text) = server.last_word(&mut peer, SECOND).unwrap();
+    assert_eq!(refusal, Refusal::Protocol);
+    assert!(text.contains("HELLO"), "{text}");
+    let key = server.shard.keys()[0];
+    let Session::Target(target) = server.shard.session(key) else {
+        panic!("a server has targets only")
+    };
+    assert_eq!(target.frames_held_count(), 0);
+}
