@@ -60,6 +60,7 @@ impl<'a> Notice<'a> {
                 let bits = reader.u16()?;
                 let kind = Kind::from_mode(bits)
                     .filter(|kind| matches!(kind, Kind::Dir | Kind::File))
+                    .filter(|kind| kind.mode_bits() == bits)
                     .ok_or(WireError::Forbidden {
                         what: "file type",
                         value: u64::from(bits),
@@ -301,5 +302,31 @@ impl Report {
         totals.deletes_skipped = self.deletes_skipped;
         totals.errors = totals.errors.saturating_add(self.errors);
         totals.target_peak_rss_bytes = self.peak_rss_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_deleted_is_a_directory_or_a_file_without_a_mode() {
+        for (bits, kind) in [
+            (0o040_000, Some(Kind::Dir)),
+            (0o100_000, Some(Kind::File)),
+            (0o040_755, None),
+            (0o100_001, None),
+            (0o120_000, None),
+            (0, None),
+        ] {
+            let mut payload = [0; 6];
+            let mut writer = Writer::new(&mut payload);
+            writer.u8(DELETED);
+            writer.u16(bits);
+            writer.text(b"p", NOTICE_PATH_BYTES_MAX);
+            let read = Notice::decode(&mut Reader::new(&payload, "NOTICE frame")).ok();
+            let path = b"p";
+            assert_eq!(read, kind.map(|kind| Notice::Deleted { kind, path }));
+        }
     }
 }
