@@ -2,6 +2,7 @@
 //! pieces, and broken at any byte.
 
 use std::collections::VecDeque;
+use std::io::Read as _;
 
 use super::prng::Prng;
 use crate::model::time::Moment;
@@ -203,9 +204,8 @@ impl SimNet {
             if len > 1 && self.prng.chance(from.options.short_per_mille) {
                 len = 1 + self.prng.index(len - 1);
             }
-            for (to, byte) in into.iter_mut().zip(from.arrived.drain(..len)) {
-                *to = byte;
-            }
+            let taken = from.arrived.read_exact(&mut into[..len]);
+            taken.expect("as many are there");
             from.received_bytes += len as u64;
             return Moved::Bytes(len);
         }
