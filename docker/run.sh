@@ -111,15 +111,12 @@ make_room() {
     mount -o loop,nodiscard "$home/image" "$rig" || true
 }
 
-# Static, so that an image needs nothing else; in a target directory of their own, since the flags differ.
+# Static, so that an image needs nothing else.
 build_programs() {
-    local target=${CARGO_TARGET_DIR:-$here/../target}/docker triple
-    triple=$(uname -m)-unknown-linux-gnu
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --manifest-path "$here/../Cargo.toml" --quiet \
-        --release --target "$triple" --target-dir "$target" \
-        --package sy --package kernel-tests --bin sy --bin sy-server --bin relay
+    local built
+    built=$("$here/../kernel-tests/static.sh")
     mkdir "$rig/bin"
-    cp "$target/$triple/release/"{sy,sy-server,relay} "$rig/bin/"
+    cp "$built/"{sy,sy-server,relay} "$rig/bin/"
 }
 
 build_images() {
