@@ -96,7 +96,13 @@ rig_compose() {
 }
 
 await_server() {
-    await "sy-rig-server listens" server_listens
+    await "sy-rig-server listens, or ends" server_listens_or_ended
+    is_under_way server ||
+        fail "sy-server should listen, and exited $(state_of server ExitCode); it said:" "$(log_of server)"
+}
+
+server_listens_or_ended() {
+    server_listens || ! is_under_way server
 }
 
 # A socket that listens has this flag in the kernel's table.

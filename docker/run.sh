@@ -105,9 +105,10 @@ make_room() {
     home=$(mktemp -d /var/tmp/sy-rig.XXXXXX)
     rig=$home/disk
     mkdir "$rig"
+    # Just a directory for a daemon that runs already and may have mounts of its own, and where there are no loop devices.
+    docker info >/dev/null 2>&1 && return
     truncate -s 16G "$home/image"
     mkfs.ext4 -q "$home/image"
-    # Where there are no loop devices, it is just a directory.
     mount -o loop,nodiscard "$home/image" "$rig" || true
 }
 
