@@ -219,7 +219,7 @@ scenario_default_profile() {
     assert_same "$src" "$rig/$scenario/export/dst"
     assert_logged portable "Engine: portable"
     for name in server portable; do
-        said=$(log_of "$name" | grep -c 'engine: portable, which is slower: io_uring is refused (EPERM)' || true)
+        said=$(log_of "$name" | grep -c 'engine: portable (epoll and threads): io_uring is refused (EPERM)' || true)
         [ "$said" = 1 ] || fail "the log of sy-rig-$name should say once why its engine is slow, and says it $said times"
     done
     stop_server

@@ -137,10 +137,15 @@ fn floor_of(room: &str) -> Option<u8> {
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    sources_of("src")
+}
+
+/// Those of a directory of the repository.
+fn sources_of(dir: &str) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let mut found = Vec::new();
     collect(&root, &root, &mut found);
-    assert!(found.len() > 40, "the source tree was not found");
+    assert!(found.len() > 20, "the source tree was not found");
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
@@ -429,6 +434,49 @@ fn no_file_becomes_an_attic() {
         "an exception for a file that is gone"
     );
     hold("too long", &broken);
+}
+
+/// The failures that the proof's page has a row for: a letter, how many, and what stands behind the number.
+const FAILURES: [(&str, u32, &str); 6] = [
+    ("N", 21, ""),
+    ("S", 20, ""),
+    ("C", 9, ""),
+    ("H", 18, ""),
+    ("R", 6, "s"),
+    ("K", 8, ""),
+];
+
+#[test]
+fn the_proofs_page_has_each_failure_and_names_tests_that_are_there() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel-tests/README.md");
+    let page = fs::read_to_string(page).unwrap();
+    let texts = ["src", "kernel-tests/tests/push"].map(sources_of);
+    let texts: Vec<String> = texts.into_iter().flatten().map(|file| file.text).collect();
+    let mut broken = Vec::new();
+    for (letter, count, behind) in FAILURES {
+        for number in 1..=count {
+            let row = format!("| {letter}{number}{behind} | ");
+            if !page.lines().any(|line| line.starts_with(&row)) {
+                broken.push(format!("no row {row}"));
+            }
+        }
+    }
+    let is_test = |word: &&str| {
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        word.chars().all(is_name) && word.matches('_').count() > 2
+    };
+    let named: Vec<&str> = page.split('`').filter(is_test).collect();
+    assert!(
+        named.len() > 100,
+        "the page names its tests otherwise by now"
+    );
+    for name in named {
+        let begins = format!("fn {name}(");
+        if !texts.iter().any(|text| text.contains(&begins)) {
+            broken.push(format!("no test {name}"));
+        }
+    }
+    hold("kernel-tests/README.md", &broken);
 }
 
 #[test]

@@ -328,7 +328,7 @@ impl Disk for PosixDisk {
         Identity {
             uid: uid.as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            is_root: uid.is_root(),
+            is_root: uid.is_root() && may_set_owners(),
         }
     }
 
@@ -413,6 +413,12 @@ fn stat_from(stat: &rustix::fs::Stat) -> Result<Stat, Errno> {
     })
 }
 
+/// In a container root may be nothing but a name.
+fn may_set_owners() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN))
+}
+
 /// `/proc/self/fd/N` without an allocation.
 struct ProcFdPath {
     bytes: [u8; 32],
@@ -484,7 +490,7 @@ mod tests {
         assert_eq!(stat.mtime, before_1970);
         let me = disk.identity();
         assert_eq!((stat.uid, stat.nlink), (me.uid, 1));
-        assert_eq!(me.is_root, me.uid == 0);
+        assert_eq!(me.is_root, me.uid == 0 && may_set_owners());
 
         let again = disk.open_file(&dir, b"f").unwrap();
         let mut bytes = [0xff; 16];

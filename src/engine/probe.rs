@@ -157,7 +157,7 @@ impl fmt::Display for Doctor {
                     Registration::NotAsked => writeln!(f, "not registered: not mapped")?,
                 }
             }
-            Err(error) => writeln!(f, "engine: portable, which is slower: {error}")?,
+            Err(error) => writeln!(f, "engine: portable (epoll and threads): {error}")?,
         }
         writeln!(
             f,
@@ -335,7 +335,7 @@ mod tests {
         };
         let expected = "\
 kernel: Linux 6.8.0
-engine: portable, which is slower: io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled
+engine: portable (epoll and threads): io_uring is refused (EPERM): by a seccomp profile, or by kernel.io_uring_disabled
 locked memory: at most 64 KiB
 open files: at most 1024 (may be raised to unlimited)
 connections: a server takes 512 at once

@@ -135,7 +135,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
-    /// Effective user 0: sets owners, makes devices.
+    /// Effective user 0, with the right to give files to others: sets owners, makes devices.
     pub is_root: bool,
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 
@@ -92,12 +93,9 @@ impl Listener {
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept()?;
-                let peer = match rustix::net::sockopt::socket_peercred(&stream) {
-                    Ok(cred) => format!(
-                        "unix:uid={},pid={}",
-                        cred.uid.as_raw(),
-                        cred.pid.as_raw_nonzero()
-                    ),
+                // Of a peer in another pid namespace the pid is 0, which rustix's type can't hold.
+                let peer = match getsockopt(&stream, PeerCredentials) {
+                    Ok(cred) => format!("unix:uid={},pid={}", cred.uid(), cred.pid()),
                     Err(_) => "unix".to_owned(),
                 };
                 Ok(Arrival {

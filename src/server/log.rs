@@ -136,7 +136,7 @@ impl Log {
     /// The ring was left open, and there is none.
     pub fn portable(&self, refused: SetupError) {
         let hint = probe::advice(refused).map(|advice| advice.to_string());
-        let text = format_args!("engine: portable, which is slower: {refused}");
+        let text = format_args!("engine: portable (epoll and threads): {refused}");
         self.say(text, hint.as_deref());
     }
 

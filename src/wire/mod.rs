@@ -88,8 +88,8 @@
 //! | 16 | payload | | |
 //!
 //! - **Head check**: XXH3-64 (seed 0, default secret) over the 14 bytes 0..6 followed by 8..16; of
-//!   its 64 bits the lowest 16. It is checked before anything of the head is believed, so a flipped
-//!   bit in a length never makes a receiver wait for bytes that won't come.
+//!   its 64 bits the lowest 16. It is checked before anything of the head is believed, so of 65,536 heads
+//!   with a flipped bit in the length one makes a receiver wait for bytes that won't come.
 //! - **Body check**: XXH3-64 (seed 0) over the payload. For DATA only over the payload's first 32
 //!   bytes: the content behind them has its own digest among those.
 //!

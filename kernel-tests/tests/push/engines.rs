@@ -25,7 +25,7 @@ fn told(text: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(text);
     let lines = text.lines().map(str::to_owned);
     lines
-        .filter(|line| line.contains("engine: portable, which is slower: "))
+        .filter(|line| line.contains("engine: portable (epoll and threads): "))
         .collect()
 }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kernel_tests::scene::slash;
-use kernel_tests::{Need, Push, Sshd, Tree, Yard, content, plant, require, subject, twin};
+use kernel_tests::{
+    Need, Push, Route, Scene, Server, Sshd, Tree, Yard, content, plant, require, subject, twin,
+};
 
 /// Users and groups, by name and number, here and over there. `ann` over there has another number,
 /// `bob` has the one that is ann's here, `only` is not known, and 70004 has no name here.
@@ -199,4 +201,28 @@ fn a_change_of_owner_is_followed_by_name_and_a_dry_run_tells_it() {
     let dst = read(&hosts.path("dst"));
     hosts.expected().assert_equals(&dst, "after the change");
     hosts.assert_idle("dst", &[]);
+}
+
+#[test]
+fn a_root_that_may_not_give_files_away_brings_them_as_its_own() {
+    require!(Need::Sy, Need::Nobody);
+    for route in [Route::Embedded, Route::Unix] {
+        Scene::play(route, |scene| {
+            let words = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown"];
+            if route.has_server() {
+                scene.serve(Server::new(scene.path()).through(&words));
+            }
+            for number in 0..20 {
+                let path = scene.src().join(format!("d/f{number}"));
+                plant::file(&path, "text");
+                plant::chown(&path, 1000, 1000);
+            }
+            scene.push::<&str>(&[]).through(&words).run().ok();
+            let expected = Tree::read(scene.src()).mapped(|node| {
+                (node.uid, node.gid) = (0, 0);
+                true
+            });
+            expected.assert_equals(&Tree::read(scene.dst()), "without CAP_CHOWN");
+        });
+    }
 }
