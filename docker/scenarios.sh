@@ -220,7 +220,7 @@ scenario_default_profile() {
     assert_logged portable "Engine: portable"
     for name in server portable; do
         said=$(log_of "$name" | grep -c 'engine: portable (epoll and threads): io_uring is refused (EPERM)' || true)
-        [ "$said" = 1 ] || fail "the log of sy-rig-$name should say once why its engine is slow, and says it $said times"
+        [ "$said" = 1 ] || fail "the log of sy-rig-$name should say once which engine it has, and says it $said times"
     done
     stop_server
     say "$which: both ends went on with epoll, and said so once"

@@ -74,6 +74,9 @@
 //! the measurements behind it; `sy-server doctor` shows it. Sockets are always the ring's, jobs
 //! always the pool's, and what syncs a file system has a thread of its own.
 //!
+//! Where a host refuses io_uring, [`engine::portable`] stands behind the same seam: epoll for the sockets, and the pool
+//! for what would be an entry of the ring. [`engine::posix`] is the one of the two that runs.
+//!
 //! # Where memory ends
 //!
 //! Every bound is in [`limits`], with its reason.
@@ -119,7 +122,8 @@
 //! 2. [`ops::op`] and [`session`]: the words of the machines; then [`session::source`] and
 //!    [`session::target`] from their `poll_action`.
 //! 3. [`stage::generator`], [`job::apply_pack`], [`job::entry`], [`job::tree`]: what is decided, and how it is done.
-//! 4. [`session::port`], [`engine::shard`], [`engine::driver`], [`engine::uring`]: down to the kernel.
+//! 4. [`session::port`], [`engine::shard`], [`engine::driver`], [`engine::uring`]: down to the kernel;
+//!    [`engine::portable`] is the short way there.
 //! 5. [`client::run`] and [`server::run`]: how it is put together.
 
 pub mod limits;

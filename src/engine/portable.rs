@@ -187,12 +187,15 @@ where
             None => [Some((&stream.input, inward | outward)), None],
             Some(output) => [Some((&stream.input, inward)), Some((output, outward))],
         };
+        let mut is_heard_of = true;
         for (end, flags) in ends.into_iter().flatten() {
-            // What can't be watched, such as a file, is always ready.
-            let _ = epoll::add(&self.epoll, end, data, flags | EventFlags::ET);
+            let watched = epoll::add(&self.epoll, end, data, flags | EventFlags::ET);
+            // What can't be watched (EPERM), such as a file, is always ready. Where there is no memory to watch
+            // one more, the stream would stand still for ever.
+            is_heard_of &= matches!(watched, Ok(()) | Err(Errno::PERM));
         }
         let id = StreamId(u32::try_from(entry.key()).expect("descriptors are fewer than 2^31"));
-        entry.insert(stream);
+        entry.insert(stream).is_shut = !is_heard_of;
         id
     }
 

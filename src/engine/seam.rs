@@ -10,7 +10,7 @@ use super::disk::PosixDisk;
 use super::lanes::{FileLanes, Lane, LaneTable};
 use super::pool::Pool;
 use super::posix::{EngineChoice, PosixRing};
-use super::testing::TempDir;
+use super::testing::{TempDir, filled, next, recv_head};
 use crate::limits::{BLOCK_BYTES, FRAME_HEAD_BYTES};
 use crate::model::time::Moment;
 use crate::ops::op::{Completion, Job, Op, Progress, Ring, StreamId};
@@ -30,7 +30,6 @@ impl Job<PosixDisk> for ThreeTurns {
 }
 
 type TestRing = PosixRing<PosixDisk, ThreeTurns>;
-type TestOp = Op<PosixDisk, ThreeTurns>;
 
 fn engine(choice: EngineChoice, table: LaneTable) -> (TestRing, BlockPool) {
     let (blocks, region) = arena::map(4 * BLOCK_BYTES).unwrap();
@@ -43,32 +42,9 @@ fn both() -> [(TestRing, BlockPool); 2] {
     [EngineChoice::Uring, EngineChoice::Portable].map(|choice| engine(choice, LaneTable::default()))
 }
 
-fn next(ring: &mut TestRing) -> Completion<PosixDisk, ThreeTurns> {
-    loop {
-        if let Some(completion) = ring.reap() {
-            return completion;
-        }
-        ring.submit_and_wait(None).unwrap();
-    }
-}
-
 fn has_nothing(ring: &mut TestRing) {
     ring.submit_and_wait(Some(ring.now())).unwrap();
     assert!(ring.reap().is_none());
-}
-
-fn recv_head(stream: StreamId, got: usize) -> TestOp {
-    Op::RecvHead {
-        stream,
-        head: [0xee; FRAME_HEAD_BYTES],
-        got,
-    }
-}
-
-fn filled(blocks: &BlockPool, byte: u8) -> Buf {
-    let mut buf = blocks.take().unwrap();
-    buf.fill(byte);
-    buf
 }
 
 /// Pushes what is left again, as the driver does.

@@ -10,9 +10,9 @@ use super::disk::PosixDisk;
 use super::lanes::LaneTable;
 use super::pool::Pool;
 use super::uring::Uring;
-use crate::limits::BLOCK_BYTES;
-use crate::ops::op::{Completion, Job, Progress, Ring};
-use crate::ops::{BlockPool, Disk};
+use crate::limits::{BLOCK_BYTES, FRAME_HEAD_BYTES};
+use crate::ops::op::{Completion, Job, Op, Progress, Ring, StreamId};
+use crate::ops::{BlockPool, Buf, Disk};
 
 pub struct NoJob;
 
@@ -26,14 +26,37 @@ pub type TestRing = Uring<PosixDisk, NoJob>;
 
 /// A ring on the real kernel, and the blocks of its arena.
 pub fn a_ring(blocks_count: usize) -> (TestRing, BlockPool) {
+    a_ring_with(blocks_count, LaneTable::default())
+}
+
+pub fn a_ring_with(blocks_count: usize, lanes: LaneTable) -> (TestRing, BlockPool) {
     let (blocks, region) = arena::map(blocks_count * BLOCK_BYTES).unwrap();
     let pool = Pool::start(&PosixDisk, 1, None).unwrap();
-    let ring = Uring::new(PosixDisk, pool, Some(region), LaneTable::default()).unwrap();
+    let ring = Uring::new(PosixDisk, pool, Some(region), lanes).unwrap();
     (ring, blocks)
 }
 
+/// Receives a head of which `got` bytes are there.
+pub fn recv_head<J>(stream: StreamId, got: usize) -> Op<PosixDisk, J> {
+    Op::RecvHead {
+        stream,
+        head: [0xee; FRAME_HEAD_BYTES],
+        got,
+    }
+}
+
+pub fn filled(blocks: &BlockPool, byte: u8) -> Buf {
+    let mut buf = blocks.take().unwrap();
+    buf.fill(byte);
+    buf
+}
+
 /// Waits for the next completion.
-pub fn next(ring: &mut TestRing) -> Completion<PosixDisk, NoJob> {
+pub fn next<J, R>(ring: &mut R) -> Completion<PosixDisk, J>
+where
+    J: Job<PosixDisk>,
+    R: Ring<PosixDisk, J>,
+{
     loop {
         if let Some(completion) = ring.reap() {
             return completion;

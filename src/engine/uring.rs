@@ -756,59 +756,14 @@ mod tests {
     use crate::engine::arena;
     use crate::engine::disk::PosixDisk;
     use crate::engine::lanes::FileLanes;
-    use crate::engine::testing::TempDir;
+    use crate::engine::testing::{TempDir, TestRing, a_ring, a_ring_with, filled, next, recv_head};
     use crate::limits::BLOCK_BYTES;
-    use crate::ops::op::Progress;
-    use crate::ops::{BlockPool, Buf};
+    use crate::ops::BlockPool;
 
-    struct TestJob(u32);
-
-    impl Job<PosixDisk> for TestJob {
-        fn run(&mut self, _: &PosixDisk) -> Progress {
-            self.0 += 1;
-            if self.0 < 3 {
-                Progress::Again
-            } else {
-                Progress::Done
-            }
-        }
-    }
-
-    type TestRing = Uring<PosixDisk, TestJob>;
-    type TestCompletion = Completion<PosixDisk, TestJob>;
-
-    fn ring_with(table: LaneTable) -> (TestRing, BlockPool) {
-        let (blocks, region) = arena::map(4 * BLOCK_BYTES).unwrap();
-        let pool = Pool::start(&PosixDisk, 1, None).unwrap();
-        let ring = Uring::new(PosixDisk, pool, Some(region), table).unwrap();
-        (ring, blocks)
-    }
+    const BLOCKS: usize = 4;
 
     fn ring() -> (TestRing, BlockPool) {
-        ring_with(LaneTable::default())
-    }
-
-    fn next(ring: &mut TestRing) -> TestCompletion {
-        loop {
-            if let Some(completion) = ring.reap() {
-                return completion;
-            }
-            ring.submit_and_wait(None).unwrap();
-        }
-    }
-
-    fn recv_head(stream: StreamId, got: usize) -> Op<PosixDisk, TestJob> {
-        Op::RecvHead {
-            stream,
-            head: [0xee; FRAME_HEAD_BYTES],
-            got,
-        }
-    }
-
-    fn filled(blocks: &BlockPool, byte: u8) -> Buf {
-        let mut buf = blocks.take().unwrap();
-        buf.fill(byte);
-        buf
+        a_ring(BLOCKS)
     }
 
     #[test]
@@ -828,10 +783,11 @@ mod tests {
     fn memory_outside_the_registered_arena_is_used_plainly() {
         let (temp, disk) = (TempDir::new("uring-other"), PosixDisk);
         let dir = temp.open();
-        let (mut ring, _) = ring_with(LaneTable::all(FileLanes {
+        let lanes = LaneTable::all(FileLanes {
             read: Lane::Ring,
             write: Lane::Ring,
-        }));
+        });
+        let (mut ring, _) = a_ring_with(BLOCKS, lanes);
         let (others, _) = arena::map(BLOCK_BYTES).unwrap();
         let fd = Arc::new(disk.create_file(&dir, b"f", 0o600).unwrap());
         let buf = filled(&others, 3);
@@ -920,7 +876,7 @@ mod tests {
         }
         ring.submit_and_wait(Some(ring.now())).unwrap();
         drop(ring);
-        assert_eq!(blocks.free_count(), 4);
+        assert_eq!(blocks.free_count(), BLOCKS);
         assert!(theirs.write_all(b"0123456789").is_err());
     }
 
