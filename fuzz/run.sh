@@ -39,7 +39,7 @@ cd "$fuzz"
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 --cfg fuzzing" \
-    cargo build --quiet --locked --release --target "$host" --bins
+    cargo build --quiet --release --target "$host" --bins
 bin=$(realpath "${CARGO_TARGET_DIR:-target}")/$host/release
 
 if [ "$what" = again ]; then
