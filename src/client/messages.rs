@@ -44,7 +44,7 @@ fn message(text: String, hint: Option<&'static str>) -> Message {
 /// The ring was left open, and there is none; the push goes on.
 pub fn portable(refused: SetupError) -> Message {
     Message {
-        text: format!("engine: portable (epoll and threads): {refused}"),
+        text: probe::portable_line(refused),
         hint: probe::advice(refused).map(|advice| Cow::Owned(advice.to_string())),
     }
 }

@@ -100,6 +100,11 @@ fn sysctl_disabled() -> u8 {
         .unwrap_or(0)
 }
 
+/// What is said where the ring was refused, and the other engine runs.
+pub fn portable_line(refused: SetupError) -> String {
+    format!("engine: portable (epoll and threads): {refused}")
+}
+
 /// What would lift a refusal of the ring, the first of several.
 pub fn advice(refused: SetupError) -> Option<Advice> {
     let all = advise(Err(refused), sysctl_disabled(), None);
@@ -157,7 +162,7 @@ impl fmt::Display for Doctor {
                     Registration::NotAsked => writeln!(f, "not registered: not mapped")?,
                 }
             }
-            Err(error) => writeln!(f, "engine: portable (epoll and threads): {error}")?,
+            Err(error) => writeln!(f, "{}", portable_line(error))?,
         }
         writeln!(
             f,

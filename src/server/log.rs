@@ -136,8 +136,8 @@ impl Log {
     /// The ring was left open, and there is none.
     pub fn portable(&self, refused: SetupError) {
         let hint = probe::advice(refused).map(|advice| advice.to_string());
-        let text = format_args!("engine: portable (epoll and threads): {refused}");
-        self.say(text, hint.as_deref());
+        let line = probe::portable_line(refused);
+        self.say(format_args!("{line}"), hint.as_deref());
     }
 
     fn with(&self, act: impl FnOnce(&mut Lines)) {

@@ -206,13 +206,13 @@ const OPTIONS: [&str; 4] = [
 ];
 
 fn cut_power(kernel: &Kernel, binaries: &Path, count: u64, mut chance: Chance) {
-    // Every kind of disk with every set of options, from twelve pushes on.
+    // With twelve, every kind of disk meets every set of options.
     let pushes = count.div_ceil(8).clamp(1, 12);
     let mut cuts = 0;
     for number in 0..pushes {
         let which = usize::try_from(number).expect("a few");
         let kind = KINDS[which % KINDS.len()];
-        let options = OPTIONS[(which + which / 12) % OPTIONS.len()];
+        let options = OPTIONS[which % OPTIONS.len()];
         let recorded = record(kernel, binaries, kind, options, chance.draw() % 1_000_000);
         let share = count / pushes + u64::from(number < count % pushes);
         let flushes = recorded.writes.flushes_count();
