@@ -318,7 +318,7 @@ fn look_at_cut(recorded: &Recorded, end: usize, chance: &mut Chance) {
     let dst = at.join("dst");
     let now = Tree::read(&dst);
     let is_over = end == writes.len();
-    if options.contains("file") {
+    if options.contains("durability=file") {
         assert_between(old, new, &now, &what);
     }
     if is_over && options.contains("durability") {
