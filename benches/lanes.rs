@@ -127,10 +127,7 @@ fn measure(dir: &Path) -> io::Result<()> {
         println!("{:8}{ring:10.3}{inline:10.3}{pool:10.3}", "  CPU");
     }
     let there = LaneTable::default().of(magic);
-    let fastest = FileLanes {
-        read: read.fastest(),
-        write: write.fastest(),
-    };
+    let fastest = FileLanes::new(read.fastest(), write.fastest());
     println!("measured   {}", row(magic, fastest));
     println!("the table  {}", row(magic, there));
     Ok(())
@@ -141,8 +138,8 @@ fn row(magic: u64, lanes: FileLanes) -> String {
     let name = fs_name(magic).map_or(format!("0x{magic:08x}"), |name| {
         format!("{}_MAGIC", name.to_uppercase())
     });
-    let FileLanes { read, write } = lanes;
-    format!("({name}, row(Lane::{read:?}, Lane::{write:?})),")
+    let FileLanes { read, write, .. } = lanes;
+    format!("({name}, FileLanes::new(Lane::{read:?}, Lane::{write:?})),")
 }
 
 /// Each in the order of `LANES`.
@@ -202,10 +199,7 @@ impl Engine {
     fn new(lane: Lane) -> io::Result<Self> {
         let pool = Pool::start(&PosixDisk, POOL_THREADS_CLIENT, None)?;
         let (blocks, region) = arena::map(ARENA_BYTES).map_err(io::Error::from)?;
-        let table = LaneTable::all(FileLanes {
-            read: lane,
-            write: lane,
-        });
+        let table = LaneTable::all(FileLanes::new(lane, lane));
         let ring = Uring::new(PosixDisk, pool, Some(region), table).map_err(io::Error::other)?;
         Ok(Self { lane, ring, blocks })
     }

@@ -20,7 +20,6 @@ use super::rsh::{RemoteShell, ShellEnd};
 use super::sources;
 use crate::engine::disk::PosixDisk;
 use crate::engine::figures::Figures;
-use crate::engine::lanes::LaneTable;
 use crate::engine::setup::SetupError;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{CONNECT_SECONDS_MAX, OPEN_FILES_MIN};
@@ -86,9 +85,8 @@ impl Push {
             return Ok(None);
         }
         // Nobody is asked for a password by a host that can't push.
-        let lanes = LaneTable::of_both_ends();
         let mut shard =
-            start::shard(plan.engine, start::POOL_THREADS_CLIENT, lanes).map_err(engine_failure)?;
+            start::shard(plan.engine, start::POOL_THREADS_CLIENT).map_err(engine_failure)?;
         if let Some(refused) = shard.ring_mut().refused()
             && !plan.output.quiet
         {

@@ -28,6 +28,10 @@ pub(super) struct OffRing<D: Disk, J> {
     inline_count: u64,
     /// Ops handed to the pool, jobs among them.
     pool_count: u64,
+    /// Jobs among them that had not ended when this turn began: what one is followed by is beside it.
+    jobs_count: usize,
+    /// Of these, those that ended in this turn.
+    jobs_ended_count: usize,
 }
 
 impl<D: Disk<Fd: AsFd>, J: Job<D>> OffRing<D, J> {
@@ -43,6 +47,8 @@ impl<D: Disk<Fd: AsFd>, J: Job<D>> OffRing<D, J> {
             figures: Figures::default(),
             inline_count: 0,
             pool_count: 0,
+            jobs_count: 0,
+            jobs_ended_count: 0,
         })
     }
 
@@ -73,6 +79,7 @@ impl<D: Disk<Fd: AsFd>, J: Job<D>> OffRing<D, J> {
         match op {
             Op::Job(_) => Lane::Pool,
             Op::Read { fd, .. } => self.lanes.of(fd).read,
+            Op::Write { fd, .. } if self.jobs_count > 0 => self.lanes.of(fd).write_beside_job,
             Op::Write { fd, .. } => self.lanes.of(fd).write,
             Op::RecvHead { .. } | Op::Recv { .. } | Op::Send { .. } => Lane::Ring,
         }
@@ -89,11 +96,13 @@ impl<D: Disk<Fd: AsFd>, J: Job<D>> OffRing<D, J> {
 
     pub(super) fn offload(&mut self, tag: u64, op: Op<D, J>) {
         self.pool_count += 1;
+        self.jobs_count += usize::from(matches!(op, Op::Job(_)));
         self.pool.push(tag, op, &self.inbox);
     }
 
     /// Takes in what the pool has ended, where it rang.
     pub(super) fn empty_inbox(&mut self, ready: &mut VecDeque<Completion<D, J>>) {
+        self.jobs_count -= std::mem::take(&mut self.jobs_ended_count);
         if !self.bell.take_rung() {
             return;
         }
@@ -102,6 +111,7 @@ impl<D: Disk<Fd: AsFd>, J: Job<D>> OffRing<D, J> {
         let now = monotonic_now();
         for (completion, times) in arrived.drain(..) {
             let took = now.since(times.pushed);
+            self.jobs_ended_count += usize::from(matches!(completion.op, Op::Job(_)));
             self.record(&completion.op, Lane::Pool, completion.result, took);
             if let Some(each) = times.worked.checked_div(times.entries_made) {
                 self.figures

@@ -244,8 +244,7 @@ fn a_file_goes_the_same_by_each_lane() {
     let dir = temp.open();
     for choice in [EngineChoice::Uring, EngineChoice::Portable] {
         for lane in [Lane::Ring, Lane::Inline, Lane::Pool] {
-            let (read, write) = (lane, lane);
-            let (mut ring, blocks) = engine(choice, LaneTable::all(FileLanes { read, write }));
+            let (mut ring, blocks) = engine(choice, LaneTable::all(FileLanes::new(lane, lane)));
             let name = format!("{choice:?}-{lane:?}");
             let fd = Arc::new(disk.create_file(&dir, name.as_bytes(), 0o600).unwrap());
             let write = Op::Write {
@@ -272,6 +271,37 @@ fn a_file_goes_the_same_by_each_lane() {
             let end = 10 + 256 * 1024;
             assert_eq!((buf[9], buf[10], buf[end - 1], buf[end]), (1, 3, 3, 1));
         }
+    }
+}
+
+#[test]
+fn a_write_beside_a_job_and_right_behind_it_may_have_another_lane_than_one_alone() {
+    let (temp, disk) = (TempDir::new("seam-beside"), PosixDisk);
+    let dir = temp.open();
+    for choice in [EngineChoice::Uring, EngineChoice::Portable] {
+        let lanes = FileLanes {
+            write_beside_job: Lane::Inline,
+            ..FileLanes::new(Lane::Pool, Lane::Pool)
+        };
+        let (mut ring, blocks) = engine(choice, LaneTable::all(lanes));
+        let name = format!("{choice:?}");
+        let fd = Arc::new(disk.create_file(&dir, name.as_bytes(), 0o600).unwrap());
+        let write = || Op::Write {
+            fd: Arc::clone(&fd),
+            buf: filled(&blocks, 3),
+            range: 0..10,
+            offset: 0,
+        };
+        ring.push(1, Op::Job(ThreeTurns(0)));
+        ring.push(2, write());
+        assert_eq!(next(&mut ring).tag, 2, "it did not wait for the job");
+        assert_eq!(next(&mut ring).tag, 1);
+        ring.push(3, write());
+        assert_eq!(ring.reap().map(|completion| completion.tag), Some(3));
+        has_nothing(&mut ring);
+        ring.push(4, write());
+        assert!(ring.reap().is_none(), "the pool has it");
+        assert_eq!(next(&mut ring).tag, 4);
     }
 }
 

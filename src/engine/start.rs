@@ -81,14 +81,10 @@ pub fn leads_elsewhere(stream: &OwnedFd) -> bool {
 }
 
 /// A shard of its own: arena, ring and pool. For the thread that calls.
-pub fn shard(
-    engine: EngineChoice,
-    pool_threads: usize,
-    lanes: LaneTable,
-) -> Result<PosixShard, SetupError> {
+pub fn shard(engine: EngineChoice, pool_threads: usize) -> Result<PosixShard, SetupError> {
     let pool = Pool::start(&PosixDisk, pool_threads, Some(is_slow)).map_err(setup_error)?;
     let (blocks, region) = arena::map(ARENA_BYTES).map_err(SetupError::Other)?;
-    let ring = PosixRing::new(engine, PosixDisk, pool, region, lanes)?;
+    let ring = PosixRing::new(engine, PosixDisk, pool, region, LaneTable::default())?;
     Ok(Shard::new(ring, blocks))
 }
 

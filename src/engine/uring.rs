@@ -783,10 +783,7 @@ mod tests {
     fn memory_outside_the_registered_arena_is_used_plainly() {
         let (temp, disk) = (TempDir::new("uring-other"), PosixDisk);
         let dir = temp.open();
-        let lanes = LaneTable::all(FileLanes {
-            read: Lane::Ring,
-            write: Lane::Ring,
-        });
+        let lanes = LaneTable::all(FileLanes::new(Lane::Ring, Lane::Ring));
         let (mut ring, _) = a_ring_with(BLOCKS, lanes);
         let (others, _) = arena::map(BLOCK_BYTES).unwrap();
         let fd = Arc::new(disk.create_file(&dir, b"f", 0o600).unwrap());

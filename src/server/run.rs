@@ -418,7 +418,7 @@ fn start_shard(
         .spawn(move || {
             alarm.watch(number, || {
                 // A ring belongs to the thread that makes it.
-                let started = start::shard(engine, pool_threads, LaneTable::default());
+                let started = start::shard(engine, pool_threads);
                 let mut shard = match started {
                     Ok(shard) => shard,
                     Err(error) => {

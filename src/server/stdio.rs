@@ -13,7 +13,6 @@ use super::config::ServerConfig;
 use super::log::Log;
 use super::run::{StartError, open_doors};
 use crate::engine::disk::PosixDisk;
-use crate::engine::lanes::LaneTable;
 use crate::engine::start;
 use crate::limits::{IDLE_SECONDS_MAX, POOL_THREADS};
 use crate::model::report::Exit;
@@ -49,7 +48,7 @@ pub(super) fn serve(config: &ServerConfig, log: &Log) -> Result<Exit, StartError
         open_doors(&config.modules)?.own
     };
     let pool_threads = config.pool_threads.map_or(POOL_THREADS, usize::from);
-    let shard = start::shard(config.engine, pool_threads, LaneTable::default());
+    let shard = start::shard(config.engine, pool_threads);
     let mut shard = shard.map_err(|error| failed("engine", error.to_string()))?;
     if let Some(refused) = shard.ring_mut().refused() {
         log.portable(refused);
