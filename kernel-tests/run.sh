@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 something_is_missing() {
-    for tool in g++ rsync mkfs.ext4 mkfs.xfs mkfs.btrfs chattr setpriv prlimit mount ip bash ssh sshd ssh-keygen \
+    for tool in g++ rsync mkfs.ext4 mkfs.xfs mkfs.btrfs chattr setpriv prlimit mount ip iptables bash ssh sshd ssh-keygen \
         qemu-system-x86_64 busybox cpio depmod xz; do
         command -v "$tool" >/dev/null 2>&1 || return 0
     done
@@ -16,7 +16,7 @@ PATH=$PATH:/usr/sbin:/sbin
 export PATH
 if something_is_missing; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, iproute2, bash and OpenSSH, and for other" >&2
+        echo "kernel-tests/run.sh: needs rsync, e2fsprogs, util-linux, mount, iproute2, iptables, bash and OpenSSH, and for other" >&2
         echo "kernels qemu, xfsprogs, btrfs-progs, busybox-static, cpio, kmod and xz-utils, and g++" >&2
         exit 1
     fi
@@ -27,7 +27,7 @@ if something_is_missing; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
     apt-get install -y -qq --no-install-recommends \
-        rsync e2fsprogs util-linux mount iproute2 bash openssh-client openssh-server \
+        rsync e2fsprogs util-linux mount iproute2 iptables bash openssh-client openssh-server \
         g++ qemu-system-x86 xfsprogs btrfs-progs busybox-static cpio kmod xz-utils </dev/null >/dev/null
 fi
 

@@ -70,6 +70,39 @@ impl Cable {
         bound.expect("the end has its address")
     }
 
+    /// From now on this part of what arrives at either end is lost, and packets are small: a mobile network on
+    /// a bad day.
+    #[track_caller]
+    pub fn spoil(&self, lost: f64, packet_bytes: u32) {
+        for end in 0..2 {
+            let drop = format!(
+                "iptables -w -A INPUT -i cable -m statistic --mode random --probability {lost} -j DROP"
+            );
+            // Large packets that a kernel hands on in one piece would be few.
+            let shrink = format!("ip link set cable mtu {packet_bytes} gso_max_segs 1");
+            for command in [drop, shrink] {
+                let words: Vec<&str> = self.at(end).into_iter().chain(command.split(' ')).collect();
+                assert!(run(words[0], &words[1..]), "{command}");
+            }
+        }
+    }
+
+    /// Packets that were lost at one end so far.
+    #[track_caller]
+    pub fn lost_count(&self, end: usize) -> u64 {
+        let listing = Command::new("ip")
+            .args(&self.at(end)[1..])
+            .args(["iptables", "-w", "-nvxL", "INPUT"])
+            .output()
+            .expect("iproute2 is there");
+        let listing = String::from_utf8(listing.stdout).expect("it is text");
+        let rule = listing.lines().find(|line| line.contains("DROP"));
+        let count = rule.and_then(|line| line.split_whitespace().next());
+        count
+            .and_then(|count| count.parse().ok())
+            .expect("the cable is spoilt")
+    }
+
     /// The words that run the rest of a command at one end.
     pub fn at(&self, end: usize) -> [&str; 4] {
         ["ip", "netns", "exec", &self.namespaces[end]]
@@ -85,7 +118,11 @@ impl Drop for Cable {
 }
 
 fn ip(words: &[&str]) -> bool {
-    Command::new("ip")
+    run("ip", words)
+}
+
+fn run(program: &str, words: &[&str]) -> bool {
+    Command::new(program)
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

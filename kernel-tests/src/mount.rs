@@ -26,19 +26,50 @@ impl Mount {
     /// A new ext4 of so many bytes, made with these options of mkfs.
     #[track_caller]
     pub fn ext4(at: &Path, image: &Path, bytes: u64, options: &[&str]) -> Self {
+        Self::image(
+            at,
+            image,
+            bytes,
+            &[&["mkfs.ext4", "-q", "-F"], options].concat(),
+        )
+    }
+
+    /// A new btrfs that counts what its trees hold, so that they can be limited.
+    #[track_caller]
+    pub fn btrfs_with_quotas(at: &Path, image: &Path, bytes: u64) -> Self {
+        let mount = Self::image(at, image, bytes, &["mkfs.btrfs", "-q", "-f"]);
+        mount.btrfs(&["quota", "enable"]);
+        mount
+    }
+
+    #[track_caller]
+    fn image(at: &Path, image: &Path, bytes: u64, mkfs: &[&str]) -> Self {
         crate::plant::dir(at);
         let file = std::fs::File::create(image).expect("an image can be made");
         file.set_len(bytes).expect("an image can be sparse");
-        let made = quiet(
-            Command::new("mkfs.ext4")
-                .args(["-q", "-F"])
-                .args(options)
-                .arg(image),
-        );
-        assert!(made, "mkfs.ext4");
+        let made = quiet(Command::new(mkfs[0]).args(&mkfs[1..]).arg(image));
+        assert!(made, "{mkfs:?}");
         let image = image.to_str().expect("a path of ours");
-        assert!(mounts(&["-o", "loop", image], at), "mount an ext4 image");
+        assert!(
+            mounts(&["-o", "loop", image], at),
+            "mount what {} made",
+            mkfs[0]
+        );
         Self { at: at.to_owned() }
+    }
+
+    /// Limits what the tree may hold, such as `4M`; `none`: no more.
+    #[track_caller]
+    pub fn limit(&self, limit: &str) {
+        self.btrfs(&["qgroup", "limit", limit]);
+    }
+
+    #[track_caller]
+    fn btrfs(&self, words: &[&str]) {
+        assert!(
+            quiet(Command::new("btrfs").args(words).arg(&self.at)),
+            "btrfs {words:?}"
+        );
     }
 
     /// Changes its options.

@@ -20,6 +20,8 @@ pub enum Need {
     Ssh,
     /// Network namespaces, and veths between them.
     Namespaces,
+    /// A process may have so many open files.
+    OpenFiles(u64),
     /// Programs can be run as an ordinary user, and that user can reach the binaries.
     Nobody,
     /// The binaries are sy's own, not a stand-in.
@@ -39,6 +41,7 @@ impl Need {
                     && ["ssh", "sshd", "ssh-keygen"].into_iter().all(in_path)
             }
             Self::Namespaces => crate::cable::Cable::works(),
+            Self::OpenFiles(count) => may_open(count),
             Self::Nobody => nobody_can_run(subject::client()),
             Self::Sy => !subject::is_stand_in(),
         };
@@ -53,6 +56,7 @@ impl Need {
             Self::LoopMounts => "mkfs.ext4 and loop mounts".to_owned(),
             Self::Ssh => "root, openssh-client and openssh-server".to_owned(),
             Self::Namespaces => "iproute2, root and network namespaces".to_owned(),
+            Self::OpenFiles(count) => format!("a limit of {count} open files"),
             Self::Nobody => "setpriv, root, and binaries that anyone may run".to_owned(),
             Self::Sy => "sy itself".to_owned(),
         }
@@ -83,6 +87,20 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         ])
         .map(|dir| dir.join(name))
         .find(|path| path.exists())
+}
+
+/// Whether the limit allows that many, raised as far as it may be.
+fn may_open(count: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+    raised.is_ok() && maximum.is_none_or(|maximum| maximum >= count)
 }
 
 fn nobody_can_run(program: &Path) -> bool {

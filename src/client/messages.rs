@@ -543,7 +543,7 @@ pub fn ending(ending: &Ending) -> Option<Message> {
         ),
         Exit::FileIo => (
             "the push did not finish: the target's disk takes no more".to_owned(),
-            Some("see to that (df, df -i), and run the same push again: it goes on from here"),
+            Some("see to that (df, df -i, its quota), and run the same push again: it goes on from here"),
         ),
         Exit::Usage
         | Exit::Ipc
@@ -775,7 +775,7 @@ mod tests {
         assert_eq!(
             said,
             "sy: the push did not finish: the target's disk takes no more: full (exit code 11)\n  \
-             try: see to that (df, df -i), and run the same push again: it goes on from here"
+             try: see to that (df, df -i, its quota), and run the same push again: it goes on from here"
         );
     }
 

@@ -36,17 +36,30 @@ fn plant_for_a_small_disk(scene: &Scene) -> Tree {
 /// A push into a file system too small for it, which is then made larger.
 fn push_into_a_full_disk(scene: &mut Scene, options: &str, roomy: &str) {
     let at = scene.export().join("fs");
-    scene.aim_at("fs/dst");
     let mount = Mount::tmpfs(&at, options);
+    push_until_there_is_room(scene, &at, "No space left", options, || {
+        mount.remount(roomy)
+    });
+}
+
+/// A push to where there is no room for all of it, and another when there is.
+fn push_until_there_is_room(
+    scene: &mut Scene,
+    at: &Path,
+    complaint: &str,
+    options: &str,
+    make_room: impl FnOnce(),
+) {
+    scene.aim_at("fs/dst");
     let old = plant_for_a_small_disk(scene);
     let new = Tree::read(scene.src());
     let outcome = scene.push(&["--delete"]).run();
     println!("{options}: {outcome}");
     let now = Tree::read(scene.dst());
     assert_between(&old, &new, &now, &format!("{options}: {outcome}"));
-    outcome.exits(11).complains(&["No space left"]);
+    outcome.exits(11).complains(&[complaint]);
     guard::wait_until("temporary files to go", || {
-        Tree::read(&at).litter().is_empty()
+        Tree::read(at).litter().is_empty()
     });
     // Others are served while that disk is full.
     scene
@@ -54,7 +67,7 @@ fn push_into_a_full_disk(scene: &mut Scene, options: &str, roomy: &str) {
         .from(slash(scene.src().join("z")))
         .run()
         .ok();
-    mount.remount(roomy);
+    make_room();
     scene.push(&["--delete"]).run().ok();
     scene.assert_arrived();
 }
@@ -78,6 +91,16 @@ fn a_disk_without_inodes_is_exit_11_and_keeps_what_it_has(scene) {
         plant::remove(scene.src());
         plant::dir(scene.src());
     }
+}
+}
+
+on_routes! { embedded, tcp, ssh;
+fn a_quota_that_is_used_up_is_exit_11_and_keeps_what_it_has(scene) {
+    require!(Need::LoopMounts, Need::Tool("mkfs.btrfs"));
+    let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
+    let mount = Mount::btrfs_with_quotas(&at, &image, 256 << 20);
+    mount.limit("5M");
+    push_until_there_is_room(scene, &at, "quota", "quota", || mount.limit("none"));
 }
 }
 

@@ -47,6 +47,25 @@ fn blocks_are_lent_to_the_kernel_until_it_says_that_it_copies(scene) {
 }
 }
 
+// Each end of the cable drops a packet of 25. TCP mends that, and no deadline of ours may take it for silence.
+on_routes! { tcp;
+fn a_cable_that_loses_packets_makes_a_push_slow_and_nothing_else(scene) {
+    require!(Need::Sy, Need::Namespaces, Need::Tool("iptables"));
+    let cable = Cable::lay();
+    let proxy = Proxy::behind(cable.listener(0), scene.server().port(), Plan::PASS);
+    cable.spoil(0.04, 576);
+    plant::file(scene.src().join("large"), content::noise(1, 2 << 20));
+    for number in 0..200 {
+        plant::file(scene.src().join(format!("d{}/f{number}", number % 7)), content::noise(number, 5000));
+    }
+    let far = far(&scene, &cable, &proxy);
+    far.clone().run().ok();
+    scene.assert_arrived();
+    assert!(cable.lost_count(0) > 20, "{} packets were lost", cable.lost_count(0));
+    assert_eq!(far.option("--json").run().ok().summary().files_sent, 0);
+}
+}
+
 // On the same host a file of this size goes whole.
 on_routes! { tcp;
 fn a_file_of_100_kib_goes_as_a_delta_to_another_host(scene) {

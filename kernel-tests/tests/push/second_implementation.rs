@@ -334,6 +334,22 @@ fn a_thousand_connections_that_do_nothing_hinder_nobody(scene) {
 }
 }
 
+on_routes! { tcp;
+fn ten_thousand_sessions_that_do_nothing_hinder_nobody(scene) {
+    require!(Need::Sy, Need::OpenFiles(11_000));
+    let server = Server::new(scene.path()).option("--shards=3");
+    scene.serve(server.option("--max-connections=10100"));
+    plant_bush(&scene.src(), 1);
+    plant::dir(scene.export().join("of"));
+    let loaded = load::run(&load_of(scene, 4, 10_000));
+    for timed in &loaded.pushes {
+        let pushed = timed.result.as_ref().expect("it is reported");
+        assert_eq!(pushed.exit(), 0, "{pushed:?}");
+    }
+    assert_eq!(loaded.idle_ended_well, 10_000);
+}
+}
+
 /// A push of a small tree to a server that does this.
 fn push_to(
     scene: &mut Scene,
