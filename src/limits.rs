@@ -94,7 +94,7 @@ pub const PARTIALS_PER_DIR_MAX: usize = 1024;
 /// Bytes of listings that the source holds ahead of the merge before it stops listing. Large trees fill it: with 4 MiB
 /// a client took 1.39 times as much memory for 1M files as for 100,000, with 2 it takes 1.17, as fast.
 pub const LOOKAHEAD_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Directories that one list job takes at once.
+/// Directories that one list job takes at once; the first ones of a push take fewer (stage/scan.rs).
 pub const LIST_BATCH_DIRS_MAX: usize = 32;
 /// Directory entries that a list job handles before it goes back in line.
 pub const LIST_BUDGET_ENTRIES: usize = 4096;

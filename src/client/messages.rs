@@ -543,7 +543,9 @@ pub fn ending(ending: &Ending) -> Option<Message> {
         ),
         Exit::FileIo => (
             "the push did not finish: the target's disk takes no more".to_owned(),
-            Some("see to that (df, df -i, its quota), and run the same push again: it goes on from here"),
+            Some(
+                "see to that (df, df -i, its quota), and run the same push again: it goes on from here",
+            ),
         ),
         Exit::Usage
         | Exit::Ipc

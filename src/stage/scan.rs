@@ -156,6 +156,9 @@ pub struct Scan<D: Disk> {
     next_id: u32,
     look_ahead: LookAhead,
     ahead_bytes: usize,
+    /// Directories in the next list job: one in the first, twice as many in each that follows, since what a job
+    /// has listed comes back all at once and the first file waits for it.
+    batch_dirs: usize,
 }
 
 impl<D: Disk> Scan<D> {
@@ -168,6 +171,7 @@ impl<D: Disk> Scan<D> {
             next_id: 1,
             look_ahead: LookAhead::default(),
             ahead_bytes: NODE_BYTES,
+            batch_dirs: 1,
         }
     }
 
@@ -263,7 +267,8 @@ impl<D: Disk> Scan<D> {
             bytes_max,
             batch_dirs_max,
         } = self.look_ahead;
-        while batch.len() < batch_dirs_max && self.ahead_bytes < bytes_max {
+        let dirs_max = self.batch_dirs.min(batch_dirs_max);
+        while batch.len() < dirs_max && self.ahead_bytes < bytes_max {
             let Some(parent) = self.frontier.last().copied() else {
                 break;
             };
@@ -273,6 +278,9 @@ impl<D: Disk> Scan<D> {
                     self.frontier.pop();
                 }
             }
+        }
+        if !batch.is_empty() {
+            self.batch_dirs = dirs_max * 2;
         }
         batch
     }
@@ -378,5 +386,33 @@ impl<D: Disk> Scan<D> {
             }
             at = parent;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::name::Name;
+    use crate::sim::{DiskOptions, SimClock, SimDisk};
+
+    #[test]
+    fn the_first_list_jobs_are_small_since_the_first_file_waits_for_them() {
+        let disk = SimDisk::new(DiskOptions::default(), SimClock::default(), 1);
+        let dir = disk.open_operator_dir(b"/").unwrap();
+        let stat = disk.stat(&dir).unwrap();
+        let origin = Origin {
+            dir: Arc::new(Dir::root(b"", dir)),
+            is_listed: true,
+        };
+        let mut scan: Scan<SimDisk> = Scan::new(vec![origin]);
+        let mut listing = Listing::default();
+        for number in 100..200 {
+            listing.push(Name::new(number.to_string().as_bytes()).unwrap(), &stat);
+        }
+        scan.listed(ROOT, listing, Vec::new());
+        let sizes: Vec<_> = std::iter::from_fn(|| Some(scan.take_batch().len()))
+            .take(8)
+            .collect();
+        assert_eq!(sizes, [1, 2, 4, 8, 16, 32, 32, 5]);
     }
 }
