@@ -58,7 +58,7 @@ fn a_cable_that_loses_packets_makes_a_push_slow_and_nothing_else(scene) {
     for number in 0..200 {
         plant::file(scene.src().join(format!("d{}/f{number}", number % 7)), content::noise(number, 5000));
     }
-    let far = far(&scene, &cable, &proxy);
+    let far = far(scene, &cable, &proxy);
     far.clone().run().ok();
     scene.assert_arrived();
     assert!(cable.lost_count(0) > 20, "{} packets were lost", cable.lost_count(0));
