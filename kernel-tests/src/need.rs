@@ -89,18 +89,16 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Whether the limit allows that many, raised as far as it may be.
+/// Whether the limit allows that many, raised as far as it may be; what is started later inherits it.
 fn may_open(count: u64) -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
-    raised.is_ok() && maximum.is_none_or(|maximum| maximum >= count)
+    let wanted = maximum.map(|maximum| maximum.max(count));
+    let raised = Rlimit {
+        current: wanted,
+        maximum: wanted,
+    };
+    setrlimit(Resource::Nofile, raised).is_ok()
 }
 
 fn nobody_can_run(program: &Path) -> bool {
