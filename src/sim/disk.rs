@@ -145,6 +145,11 @@ impl SimDisk {
         locked(&self.host).process(self.process).crash_at_call = Some(number);
     }
 
+    /// As `crash_at_call`, before its call of that number among those of `kind` from now on.
+    pub fn crash_before(&self, kind: CallKind, number: u64) {
+        locked(&self.host).process(self.process).crash_before = Some((kind, number));
+    }
+
     /// Ends all faults, failures and planned crashes, and takes the hook away: the calm in which
     /// a run has to succeed.
     pub fn calm(&self) {
@@ -154,6 +159,7 @@ impl SimDisk {
         host.hook = None;
         for process in &mut host.processes {
             process.crash_at_call = None;
+            process.crash_before = None;
             process.scheduled_faults.clear();
         }
     }
@@ -411,7 +417,11 @@ impl SimDisk {
             kind,
             name: name.to_vec(),
         };
-        if process.crash_at_call.is_some_and(|at| at <= call.number) {
+        let is_there = process.crash_before.as_mut().is_some_and(|(aimed, left)| {
+            *left -= u64::from(*aimed == kind);
+            *left == 0
+        });
+        if is_there || process.crash_at_call.is_some_and(|at| at <= call.number) {
             host.kill(self.process);
             return Err(CRASHED);
         }

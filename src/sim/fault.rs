@@ -55,6 +55,8 @@ pub struct DiskFaults {
     pub short_per_mille: u32,
     /// EIO from any call that can touch the device.
     pub io_error_per_mille: u32,
+    /// The same from a sync alone: writeback is where a failing device shows first.
+    pub sync_error_per_mille: u32,
     /// ENOSPC from a call that makes something or writes, though there is room.
     pub no_space_per_mille: u32,
     /// EMFILE from a call that opens.
@@ -122,6 +124,11 @@ impl CallKind {
                 | Self::MakeNode
                 | Self::Rename
         )
+    }
+
+    /// Brings to the device what was written.
+    pub fn syncs(self) -> bool {
+        matches!(self, Self::SyncFile | Self::SyncFs)
     }
 
     /// Stays in memory whatever the device does.

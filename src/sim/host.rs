@@ -44,6 +44,8 @@ pub(super) struct Process {
     pub(super) is_dead: bool,
     pub(super) calls_count: u64,
     pub(super) crash_at_call: Option<u64>,
+    /// And before which call of a kind.
+    pub(super) crash_before: Option<(CallKind, u64)>,
     pub(super) scheduled_faults: BTreeMap<u64, Errno>,
     pub(super) last_calls: VecDeque<Call>,
 }
@@ -173,11 +175,14 @@ impl Host {
             .map(|(_, _, errno)| *errno);
         let (faults, kind) = (self.faults, call.kind);
         let io_error = self.prng.chance(faults.io_error_per_mille) && !kind.is_in_memory();
+        let sync_error = kind.syncs()
+            && faults.sync_error_per_mille > 0
+            && self.prng.chance(faults.sync_error_per_mille);
         let no_space = self.prng.chance(faults.no_space_per_mille) && kind.needs_space();
         let no_fd = self.prng.chance(faults.no_fd_per_mille) && kind.opens();
         scheduled
             .or(named)
-            .or(io_error.then_some(Errno::IO))
+            .or((io_error || sync_error).then_some(Errno::IO))
             .or(no_space.then_some(Errno::NOSPC))
             .or(no_fd.then_some(Errno::MFILE))
     }

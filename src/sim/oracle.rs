@@ -73,7 +73,7 @@ fn name_of(source: &Source) -> &[u8] {
 }
 
 /// What is at and below `path`.
-fn below(tree: &Tree, path: &[u8]) -> Tree {
+pub fn below(tree: &Tree, path: &[u8]) -> Tree {
     let prefix = [path, b"/"].concat();
     let inside = tree.entries.iter().filter_map(|(other, entry)| {
         if other == path {
@@ -199,10 +199,38 @@ pub fn expected(wanted: &Wanted, before: &Tree, policy: Policy, scenario: &Scena
 pub struct Facts<'a> {
     pub rights: Rights,
     pub root_is_listed: bool,
+    /// ROOT's time may not be right.
+    pub may_touch_root: bool,
     /// The target before the first push, which the quick check may take for what is wanted.
     pub original: &'a Tree,
     /// The push looks at the content of files.
     pub is_by_content: bool,
+    /// A push so far was in place while a local user of the target may have worked in the same file.
+    pub is_shared: bool,
+    pub scenario: &'a Scenario,
+    pub rename: Option<&'a [u8]>,
+    pub source_history: &'a History,
+    pub target_history: &'a History,
+}
+
+impl Facts<'_> {
+    /// Whether what somebody wrote into a file that was updated in place is still in it, with the source's size
+    /// and time: nobody notices.
+    fn is_covered(&self, path: &[u8], found: &Entry, wanted: &Entry) -> bool {
+        let Some(bytes) = found.bytes() else {
+            return false;
+        };
+        let origins = origins_of(self.scenario, path, self.rename);
+        let sent = origins.filter_map(|origin| self.source_history.versions.get(&origin));
+        let stood = self.target_history.versions.get(path);
+        let parts = sent.chain(stood).flatten().map(|version| &***version);
+        let original = self.original.entries.get(path);
+        let parts: Vec<&[u8]> = parts.chain(original.and_then(Entry::bytes)).collect();
+        self.is_shared
+            && self.target_history.concerns(path)
+            && passes_for(found, wanted)
+            && is_mixture(bytes, &parts)
+    }
 }
 
 /// How `found` differs from what is expected; empty when it does not, as far as a push keeps it.
@@ -220,11 +248,15 @@ pub fn check_equal(expected: &Expected, found: &Tree, facts: &Facts<'_>) -> Vec<
         if path.is_empty() && !facts.root_is_listed {
             other.meta = entry.meta;
         }
+        if path.is_empty() && facts.may_touch_root {
+            other.meta.mtime = entry.meta.mtime;
+        }
         let is_looked_at = facts.is_by_content && entry.meta.kind == Kind::File;
         let original = facts.original.entries.get(path).filter(|_| !is_looked_at);
-        if original.is_some_and(|original| {
+        let is_original = original.is_some_and(|original| {
             passes_for(original, entry) && original.content == other.content
-        }) {
+        });
+        if is_original || (!is_looked_at && facts.is_covered(path, other, entry)) {
             other.content = entry.content.clone();
         }
     }
@@ -373,24 +405,20 @@ impl Safety<'_> {
             lines.push(format!("{}: came from nowhere", path.escape_ascii()));
             return;
         }
-        let Content::Bytes(bytes) = &entry.content else {
+        let Some(bytes) = entry.bytes() else {
             return;
         };
         let is_old = before.is_some_and(|before| before.content == entry.content);
         let is_version = origins().any(|origin| {
             let versions = self.source_history.versions.get(&origin);
-            versions.is_some_and(|versions| versions.iter().any(|version| version == bytes))
+            versions.is_some_and(|versions| versions.iter().any(|version| ***version == *bytes))
         });
         if is_old || is_version || self.may_be_torn {
             return;
         }
         let versions = origins().filter_map(|origin| self.source_history.versions.get(&origin));
         let parts = versions.flatten().map(|version| &***version);
-        let old = match before.map(|before| &before.content) {
-            Some(Content::Bytes(bytes)) => Some(&***bytes),
-            _ => None,
-        };
-        let parts: Vec<&[u8]> = parts.chain(old).collect();
+        let parts: Vec<&[u8]> = parts.chain(before.and_then(Entry::bytes)).collect();
         let wanted = self.wanted.tree.entries.get(path);
         let is_believed = wanted.is_some_and(|wanted| passes_for(entry, wanted));
         if self.may_be_mixed && is_mixture(bytes, &parts) {

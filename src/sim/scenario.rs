@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use super::fault::{Crash, DiskFaults, DiskOptions};
+use super::disk::SimDisk;
+use super::fault::{CallKind, Crash, DiskFaults, DiskOptions};
 use super::net::NetOptions;
 use super::prng::Prng;
 use super::ring::RingWeather;
@@ -60,6 +61,8 @@ pub struct Scenario {
     pub linked: Vec<Vec<u8>>,
     pub dest_is_dir: bool,
     pub weathers: Vec<Weather>,
+    /// How operations fare in the calm.
+    pub calm_rings: [RingWeather; 2],
     pub look_ahead: LookAhead,
     /// `None`: files go whole.
     pub deltas: Option<DeltaRules>,
@@ -88,6 +91,8 @@ pub struct Weather {
 pub struct PlannedCrash {
     pub side: usize,
     pub at_call: u64,
+    /// Or before which call of a kind, if that comes first.
+    pub aim: Option<(CallKind, u64)>,
     pub crash: Crash,
 }
 
@@ -182,6 +187,10 @@ impl Scenario {
             weather.policy.sameness = draw_sameness(&mut compared);
             weather.policy.in_place = placed.chance(400);
         }
+        let mut aimed = Prng::new(seed ^ 0x6169_6d65);
+        weathers
+            .iter_mut()
+            .for_each(|it| it.aim(&mut aimed, is_pair));
         let sameness = draw_sameness(&mut compared);
         let in_place = placed.chance(400);
         let is_left_alone = weathers.iter().all(|it| it.changes_per_mille[TARGET] == 0);
@@ -215,6 +224,7 @@ impl Scenario {
                 ..draw_policy(&mut prng)
             },
             weathers,
+            calm_rings: draw_calm_rings(&mut Prng::new(seed ^ 0x6361_6c6d)), // Drawn apart, too.
             look_ahead: draw_look_ahead(&mut prng),
         };
         // And this.
@@ -256,11 +266,36 @@ impl Scenario {
             weather.crash = Some(PlannedCrash {
                 side: TARGET,
                 at_call: 1 + prng.below(400),
+                aim: None,
                 crash: Crash::ProcessDeath,
             });
         } else {
             weather.reset_after_bytes[SOURCE] = Some(CHUNK_BYTES as u64 + place);
         }
+    }
+
+    /// Brings to the disks what stands there before the first push.
+    pub fn plant(&self, disks: &[SimDisk; 2]) {
+        let planted = "an empty disk takes a tree";
+        disks[SOURCE]
+            .plant(SOURCE_ROOT, &self.source_tree)
+            .expect(planted);
+        let target = &disks[TARGET];
+        let sentinel = Tree::empty()
+            .with(b"passwd", Entry::file(0o600, b"root::0:0"))
+            .with(b"d", Entry::dir(0o700))
+            .with(b"d/f", Entry::file(0o644, b"untouched"));
+        target.plant(b"/outside", &sentinel).expect(planted);
+        target.plant(b"/etc", &sentinel).expect(planted);
+        target.plant(b"/t/beside", &sentinel).expect(planted);
+        if let Some(tree) = &self.target_tree {
+            target.plant(DEST, tree).expect(planted);
+        }
+        for (number, path) in self.linked.iter().enumerate() {
+            let linked = target.hard_link(&super::host::joined(DEST, path), &link_path(number));
+            linked.expect(planted);
+        }
+        disks.iter().for_each(SimDisk::settle);
     }
 
     /// The target's numbers of the source's owners, in a push with these wishes.
@@ -297,6 +332,7 @@ impl Weather {
             DiskFaults {
                 short_per_mille: 20 * rate(),
                 io_error_per_mille: rate() / 2,
+                sync_error_per_mille: 0,
                 no_space_per_mille: rate() / 8,
                 no_fd_per_mille: rate() / 4,
             }
@@ -304,6 +340,7 @@ impl Weather {
         let crash = prng.chance(500).then(|| PlannedCrash {
             side: prng.index(2),
             at_call: prng.skewed(2000),
+            aim: None,
             crash: *prng.pick(&[Crash::ProcessDeath, Crash::PowerCut]),
         });
         let is_rainy = !is_pair && prng.chance(250);
@@ -331,6 +368,39 @@ impl Weather {
             room_bytes: prng.chance(50).then(|| prng.skewed(2_000_000)),
         }
     }
+
+    /// At times what goes wrong goes wrong where a promise hangs by one call.
+    fn aim(&mut self, prng: &mut Prng, is_pair: bool) {
+        let writes = |planned: &&mut PlannedCrash| is_pair || planned.side == TARGET;
+        if let Some(planned) = self.crash.as_mut().filter(writes)
+            && prng.chance(250)
+        {
+            let kinds = [
+                CallKind::Rename,
+                CallKind::Unlink,
+                CallKind::SyncFile,
+                CallKind::SyncFs,
+            ];
+            planned.aim = Some((*prng.pick(&kinds), prng.skewed(8)));
+        }
+        for faults in &mut self.faults {
+            if prng.chance(100) {
+                let rate = u32::try_from(prng.skewed(500));
+                faults.sync_error_per_mille = rate.expect("below a thousand");
+            }
+        }
+    }
+
+    /// The target may fail to remove what it has made.
+    pub fn hinders_removal(&self) -> bool {
+        let faults = self.faults[TARGET];
+        faults.io_error_per_mille > 0 || faults.no_fd_per_mille > 0
+    }
+}
+
+/// The other name of a file below DEST.
+pub fn link_path(number: usize) -> Vec<u8> {
+    format!("/t/link{number}").into_bytes()
 }
 
 fn names_of(disk: &DiskOptions) -> impl Iterator<Item = (Owner, &'static [u8])> {
@@ -360,6 +430,17 @@ fn draw_look_ahead(prng: &mut Prng) -> LookAhead {
         bytes_max: usize::try_from(prng.skewed(1 << 16)).expect("small"),
         batch_dirs_max: 1 + prng.index(LIST_BATCH_DIRS_MAX),
     }
+}
+
+/// Often as in the weather: what ends short, late or interrupted has to be done all the same.
+fn draw_calm_rings(prng: &mut Prng) -> [RingWeather; 2] {
+    [(); 2].map(|()| {
+        if prng.chance(250) {
+            RingWeather::random(prng)
+        } else {
+            RingWeather::calm()
+        }
+    })
 }
 
 fn draw_sameness(prng: &mut Prng) -> Sameness {
@@ -717,6 +798,6 @@ impl fmt::Display for Scenario {
         writeln!(f, "  {} files have another name", self.linked.len())?;
         writeln!(f, "  {:?}, {:?}", self.look_ahead, self.deltas)?;
         writeln!(f, "  {:?}", self.check_bounds)?;
-        write!(f, "  calm {:?}", self.policy)
+        write!(f, "  calm {:?}, {:?}", self.policy, self.calm_rings)
     }
 }

@@ -50,6 +50,14 @@ impl Entry {
         Self::new(Kind::Symlink, 0o777, Content::Target(target.to_vec()))
     }
 
+    /// A file's content.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.content {
+            Content::Bytes(bytes) => Some(bytes),
+            Content::None | Content::Target(_) | Content::Device(_) => None,
+        }
+    }
+
     /// Owned by root, last changed a day before the world began.
     pub fn new(kind: Kind, mode: u16, content: Content) -> Self {
         Self {

@@ -10,15 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::SimDisk;
-use super::fault::{Crash, DiskFaults};
+use super::fault::Crash;
 use super::net::NetOptions;
 use super::oracle::{self, Expected, Facts, History, Safety, Wanted};
 use super::prng::Prng;
-use super::ring::{RingWeather, SimRing, SimWorld};
+use super::ring::{SimRing, SimWorld};
 use super::scenario::{
-    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, Stall, TARGET, Weather,
+    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, Stall, TARGET,
+    Weather, link_path,
 };
-use super::tree::{Entry, Tree};
+use super::tree::Tree;
 use super::user::{User, locked};
 use crate::client::sources;
 use crate::engine::shard::{PortKey, Shard};
@@ -96,6 +97,8 @@ pub struct World {
     may_be_torn: bool,
     /// Some push so far was in place.
     may_be_mixed: bool,
+    /// And so while a local user of the target may have worked in the same file.
+    is_shared: bool,
     summary: Summary,
 }
 
@@ -144,7 +147,7 @@ impl World {
             disk(TARGET)
         };
         let disks = [source, target];
-        plant(&scenario, &disks);
+        scenario.plant(&disks);
         let mut world = Self {
             prng,
             shared,
@@ -156,6 +159,7 @@ impl World {
             was_unsynced: false,
             may_be_torn: false,
             may_be_mixed: false,
+            is_shared: false,
             summary: Summary::default(),
             scenario,
             disks,
@@ -208,7 +212,9 @@ impl World {
         self.summary.kept += kept.len() as u64;
         let may_tear = policy.durability != Durability::File || policy.in_place;
         self.was_unsynced |= may_tear && !policy.dry_run;
-        self.may_be_mixed |= policy.in_place && !policy.dry_run;
+        let is_in_place = policy.in_place && !policy.dry_run;
+        self.may_be_mixed |= is_in_place;
+        self.is_shared |= is_in_place && weather.changes_per_mille[TARGET] > 0;
         self.bury(&end);
         self.check_safety()?;
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
@@ -216,7 +222,10 @@ impl World {
         let is_promised = policy.durability != Durability::None || end.died.is_none();
         if is_success && is_promised && !policy.dry_run && !was_touched {
             let wanted = self.wanted();
-            let before = root_of(&before, self.rename().is_some());
+            let before = match self.rename() {
+                Some(_) => before,
+                None => oracle::below(&before, DEST_NAME),
+            };
             let expected = oracle::expected(&wanted, &before, policy, &self.scenario);
             let may_touch_root =
                 end.died.is_some() || weather.faults[TARGET].io_error_per_mille > 0;
@@ -234,7 +243,8 @@ impl World {
         Ok(())
     }
 
-    /// Faults are over: a plain push must succeed, and leave what is wanted.
+    /// Faults are over: a plain push must succeed, and leave what is wanted. Operations may still end short,
+    /// late or interrupted.
     fn calm(&mut self) -> Result<(), String> {
         self.rejoin();
         let policy = self.scenario.policy;
@@ -317,12 +327,15 @@ impl World {
         if none_wanted && !kept.is_empty() {
             return Err(format!("parts that nobody wanted were kept: {kept:?}"));
         }
-        // Between removing the part and the rename, or unable to remove it.
+        // Between removing the part and the rename, or unable to remove it; or a look at the content found a
+        // difference that size and time do not tell, so that nothing is sent.
         let may_stay = weathers.iter().any(|weather| {
             let has_crashed = weather
                 .crash
                 .is_some_and(|planned| *is_pair || planned.side == TARGET);
-            has_crashed || weather.faults[TARGET] != DiskFaults::default()
+            let looked_closer = weather.policy.sameness == Sameness::Content
+                && policy.sameness != Sameness::Content;
+            has_crashed || weather.hinders_removal() || looked_closer
         });
         let of_whole_files = kept.iter().filter(|(_, is_whole)| *is_whole);
         let lines = of_whole_files.map(|(path, _)| path.clone());
@@ -377,9 +390,16 @@ impl World {
         policy: Policy,
         may_touch_root: bool,
     ) -> Result<(), String> {
+        let (source, target) = (locked(&self.source_history), locked(&self.target_history));
         let facts = Facts {
+            is_shared: self.is_shared,
+            scenario: &self.scenario,
+            rename: self.rename(),
+            source_history: &source,
+            target_history: &target,
             rights: self.scenario.rights(),
-            root_is_listed: wanted.root_is_listed && !may_touch_root,
+            root_is_listed: wanted.root_is_listed,
+            may_touch_root,
             original: &self.original,
             is_by_content: policy.sameness == Sameness::Content,
         };
@@ -536,6 +556,7 @@ impl World {
 
     fn push(&mut self, policy: Policy, weather: Option<&Weather>) -> Result<End, String> {
         self.summary.pushes += 1;
+        let temps_before = oracle::temps(&self.dest_tree());
         // Nobody starts a server or a push in the very tick in which the last one ended.
         let clock = self.shared.borrow().clock.clone();
         let pause = Duration::from_millis(self.prng.between(100, 20_000));
@@ -544,8 +565,11 @@ impl World {
         let crash = weather.and_then(|weather| weather.crash);
         let calls_at_start = self.disks[TARGET].calls_count();
         if let Some(planned) = crash {
-            self.disks[planned.side]
-                .crash_at_call(self.disks[planned.side].calls_count() + planned.at_call);
+            let disk = &self.disks[planned.side];
+            disk.crash_at_call(disk.calls_count() + planned.at_call);
+            if let Some((kind, number)) = planned.aim {
+                disk.crash_before(kind, number);
+            }
         }
         let mut end = End {
             outcome: None,
@@ -616,6 +640,21 @@ impl World {
         self.summary.matched_bytes += end.totals.matched_bytes;
         self.summary.disk_calls += self.disks[TARGET].calls_count() - calls_at_start;
         self.check_returned(pools, &end)?;
+        if weather.is_none() && end.totals.files_resent > 0 {
+            let count = end.totals.files_resent;
+            return Err(format!("sent again, with nobody at a basis: {count} files"));
+        }
+        let target_lives = end
+            .died
+            .is_none_or(|(side, _)| side == SOURCE && !self.scenario.is_pair);
+        let can_tidy_up = |weather: &Weather| {
+            !weather.hinders_removal() && weather.changes_per_mille[TARGET] == 0
+        };
+        if target_lives && weather.is_none_or(can_tidy_up) {
+            let mut temps = oracle::temps(&self.dest_tree());
+            temps.retain(|temp| !temps_before.contains(temp));
+            all_good("a target that is through has left temp files", temps)?;
+        }
         Ok(end)
     }
 
@@ -627,7 +666,7 @@ impl World {
         weather: Option<&Weather>,
         pools: &mut Vec<BlockPool>,
     ) -> (Vec<Side>, PortKey) {
-        let rings = weather.map_or([RingWeather::calm(); 2], |weather| weather.rings);
+        let rings = weather.map_or(self.scenario.calm_rings, |weather| weather.rings);
         let mut shard = |which: usize| {
             let pool = take_pool(self.scenario.blocks_counts[which]);
             pools.push(pool.clone());
@@ -843,51 +882,6 @@ fn turn_until_quiet(side: &mut Side, key: PortKey, end: &mut End, now: Moment) -
         if side.sessions_left == 0 || (side.shard.is_quiet() && !is_due) {
             return false;
         }
-    }
-}
-
-fn plant(scenario: &Scenario, disks: &[SimDisk; 2]) {
-    let planted = "an empty disk takes a tree";
-    disks[SOURCE]
-        .plant(SOURCE_ROOT, &scenario.source_tree)
-        .expect(planted);
-    let target = &disks[TARGET];
-    let sentinel = Tree::empty()
-        .with(b"passwd", Entry::file(0o600, b"root::0:0"))
-        .with(b"d", Entry::dir(0o700))
-        .with(b"d/f", Entry::file(0o644, b"untouched"));
-    target.plant(b"/outside", &sentinel).expect(planted);
-    target.plant(b"/etc", &sentinel).expect(planted);
-    target.plant(b"/t/beside", &sentinel).expect(planted);
-    if let Some(tree) = &scenario.target_tree {
-        target.plant(DEST, tree).expect(planted);
-    }
-    for (number, path) in scenario.linked.iter().enumerate() {
-        let linked = target.hard_link(&super::host::joined(DEST, path), &link_path(number));
-        linked.expect(planted);
-    }
-    disks.iter().for_each(SimDisk::settle);
-}
-
-/// The other name of a file below DEST.
-fn link_path(number: usize) -> Vec<u8> {
-    format!("/t/link{number}").into_bytes()
-}
-
-/// DEST, or the directory above it, of a snapshot of the latter.
-fn root_of(above: &Tree, is_above: bool) -> Tree {
-    if is_above {
-        return above.clone();
-    }
-    let entries = above.entries.iter().filter_map(|(path, entry)| {
-        let rest = path.strip_prefix(DEST_NAME)?;
-        match rest {
-            b"" => Some((Vec::new(), entry.clone())),
-            _ => Some((rest.strip_prefix(b"/")?.to_vec(), entry.clone())),
-        }
-    });
-    Tree {
-        entries: entries.collect(),
     }
 }
 
