@@ -236,16 +236,16 @@ impl<D: Disk> Dir<D> {
     }
 }
 
-/// Changes names in `dir` and sets its time back.
+/// Changes names in `dir` and sets its time back, also where the change failed half done.
 pub fn keeping_time<D: Disk, T>(
     disk: &D,
     dir: &D::Fd,
     change: impl FnOnce() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     let before = disk.stat(dir)?.mtime;
-    let changed = change()?;
-    disk.set_mtime(dir, before)?;
-    Ok(changed)
+    let changed = change();
+    let restored = disk.set_mtime(dir, before);
+    changed.and_then(|changed| restored.map(|()| changed))
 }
 
 /// A parent chain may be thousands long; dropping it must not recurse once per level.

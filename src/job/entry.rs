@@ -334,6 +334,9 @@ fn fix_meta<D: Disk>(
         return Err((Attempt::SetMeta, Why::Changing));
     }
     dress_by_name(disk, tree, here, name.bytes(), meta).map_err(errno(Attempt::SetMeta))?;
+    if meta.kind == Kind::File {
+        partial::forget(disk, tree, &here.dir, &here.fd, name.bytes());
+    }
     tree.count(|counts| counts.meta_fixed += 1);
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! cut, parts that never came, a source that changed meanwhile, and whatever somebody planted under that name
 //! cost bytes, and never a wrong file.
 
-use super::dir::Dir;
+use super::dir::{Dir, keeping_time};
 use super::in_place::Place;
 use super::tree::{Incoming, Tree};
 use crate::limits::{PARTIAL_BYTES_MIN, PARTIAL_SECONDS_MAX};
@@ -135,16 +135,36 @@ pub fn list<D: Disk>(
     }
 }
 
+/// The partial file of `name`, where there is one that may be removed.
+fn of<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &Dir<D>,
+    fd: &D::Fd,
+    name: &[u8],
+) -> Option<PartialName> {
+    let partial = PartialName::new(NameHash::of(name));
+    let stat = dir
+        .facts()
+        .has_partials
+        .then(|| disk.stat_at(fd, partial.bytes()));
+    stat?
+        .is_ok_and(|stat| is_ours(tree, &stat))
+        .then_some(partial)
+}
+
 /// Removes the partial file of `name`, which is about to get that name whole. A crash in between leaves a whole temp
 /// file, and not a partial one that nobody needs.
 pub fn remove<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>, fd: &D::Fd, name: &[u8]) {
-    if !dir.facts().has_partials {
-        return;
-    }
-    let partial = PartialName::new(NameHash::of(name));
-    let stat = disk.stat_at(fd, partial.bytes());
-    if stat.is_ok_and(|stat| is_ours(tree, &stat)) {
+    if let Some(partial) = of(disk, tree, dir, fd, name) {
         // One that stays expires.
         let _ = disk.unlink(fd, partial.bytes());
+    }
+}
+
+/// The same for a file that turned out to have its content: nothing is renamed there, so the directory keeps its time.
+pub fn forget<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>, fd: &D::Fd, name: &[u8]) {
+    if let Some(partial) = of(disk, tree, dir, fd, name) {
+        let _ = keeping_time(disk, fd, || disk.unlink(fd, partial.bytes()));
     }
 }

@@ -8,7 +8,7 @@ use super::disk::SimDisk;
 use super::fault::{CallKind, DiskOptions};
 use super::tree::{Entry, Tree as Shown};
 use crate::job::dest::Finish;
-use crate::job::dir::{Dir, FdCache};
+use crate::job::dir::{Dir, FdCache, keeping_time};
 use crate::job::entry::ended;
 use crate::job::prune::{Prune, opened_up};
 use crate::job::tree::{Closing, Outcomes, Standing, Tree};
@@ -160,4 +160,18 @@ fn what_a_deletion_leaves_is_as_closed_as_it_was() {
             assert_eq!(mode(&disk, &format!("/t/{path}")), was, "{path}");
         }
     }
+}
+
+#[test]
+fn a_change_that_fails_half_done_leaves_a_directory_its_time() {
+    let (disk, tree) = session(&[("d", 0o755)]);
+    let time = || disk.stat_operator_path(b"/t/d", false).unwrap().mtime;
+    let before = time();
+    let dir = nest(&tree, &["d"])[0].fd(&disk, &tree.cache).unwrap();
+    let failed = keeping_time(&disk, &dir, || {
+        disk.create_file(&dir, b"made", 0o600)?;
+        assert_ne!(time(), before);
+        Err::<(), _>(Errno::NOSPC)
+    });
+    assert_eq!((failed, time()), (Err(Errno::NOSPC), before));
 }

@@ -70,6 +70,10 @@ const FOUND: &[(u64, &str)] = &[
         1_002_201,
         "a large file that grew and was written over meanwhile was sent as two halves",
     ),
+    (
+        5465,
+        "a part stayed beside a file that had its content by then and only got its time",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
