@@ -138,8 +138,16 @@ fn row(magic: u64, lanes: FileLanes) -> String {
     let name = fs_name(magic).map_or(format!("0x{magic:08x}"), |name| {
         format!("{}_MAGIC", name.to_uppercase())
     });
-    let FileLanes { read, write, .. } = lanes;
-    format!("({name}, FileLanes::new(Lane::{read:?}, Lane::{write:?})),")
+    let FileLanes {
+        read,
+        write,
+        write_beside_job,
+    } = lanes;
+    let beside_job = match write_beside_job == write {
+        true => String::new(),
+        false => format!(" and beside a job Lane::{write_beside_job:?}"),
+    };
+    format!("({name}, FileLanes::new(Lane::{read:?}, Lane::{write:?})),{beside_job}")
 }
 
 /// Each in the order of `LANES`.

@@ -89,7 +89,7 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Whether the limit allows that many, raised as far as it may be; what is started later inherits it.
+/// Whether the limit allows that many, once it is raised to that for this process and what it starts later.
 fn may_open(count: u64) -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -28,7 +28,7 @@ pub enum Lane {
 pub struct FileLanes {
     pub read: Lane,
     pub write: Lane,
-    /// Of a write while the same ring has a job on the pool.
+    /// Of a write while the same ring has a job on the pool, or has taken one back in this turn.
     pub write_beside_job: Lane,
 }
 

@@ -28,9 +28,9 @@ pub(super) struct OffRing<D: Disk, J> {
     inline_count: u64,
     /// Ops handed to the pool, jobs among them.
     pool_count: u64,
-    /// Jobs among them that had not ended when this turn began: what one is followed by is beside it.
+    /// Jobs among them that are under way, or ended in this turn: what one is followed by is beside it.
     jobs_count: usize,
-    /// Of these, those that ended in this turn.
+    /// Of these, those that ended.
     jobs_ended_count: usize,
 }
 

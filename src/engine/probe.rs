@@ -210,7 +210,11 @@ impl fmt::Display for DiskFinding {
             ", reads {}, writes {}",
             way(self.lanes.read),
             way(self.lanes.write)
-        )
+        )?;
+        if self.lanes.write_beside_job == self.lanes.write {
+            return Ok(());
+        }
+        write!(f, " (beside jobs {})", way(self.lanes.write_beside_job))
     }
 }
 
@@ -344,7 +348,7 @@ engine: portable (epoll and threads): io_uring is refused (EPERM): by a seccomp 
 locked memory: at most 64 KiB
 open files: at most 1024 (may be raised to unlimited)
 connections: a server takes 512 at once
-file system: tmpfs (in memory), reads as plain calls in the loop, writes on the pool
+file system: tmpfs (in memory), reads as plain calls in the loop, writes on the pool (beside jobs as plain calls in the loop)
 try: sysctl kernel.io_uring_disabled=0 (it is 1; or join kernel.io_uring_group)";
         assert_eq!(found.to_string(), expected);
         assert_eq!(Bytes(Some(8 << 20)).to_string(), "8.0 MiB");

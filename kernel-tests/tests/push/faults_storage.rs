@@ -100,7 +100,7 @@ fn a_quota_that_is_used_up_is_exit_11_and_keeps_what_it_has(scene) {
     let (at, image) = (scene.export().join("fs"), scene.path().join("image"));
     let mount = Mount::btrfs_with_quotas(&at, &image, 256 << 20);
     mount.limit("5M");
-    push_until_there_is_room(scene, &at, "quota", "quota", || mount.limit("none"));
+    push_until_there_is_room(scene, &at, "quota", "quota exceeded", || mount.limit("none"));
 }
 }
 

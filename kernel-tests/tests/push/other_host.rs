@@ -49,7 +49,7 @@ fn blocks_are_lent_to_the_kernel_until_it_says_that_it_copies(scene) {
 
 // Each end of the cable drops a packet of 25. TCP mends that, and no deadline of ours may take it for silence.
 on_routes! { tcp;
-fn a_cable_that_loses_packets_makes_a_push_slow_and_nothing_else(scene) {
+fn a_cable_that_loses_packets_ends_no_push(scene) {
     require!(Need::Sy, Need::Namespaces, Need::Tool("iptables"));
     let cable = Cable::lay();
     let proxy = Proxy::behind(cable.listener(0), scene.server().port(), Plan::PASS);
