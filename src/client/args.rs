@@ -70,7 +70,7 @@ Exit codes, as rsync's:
 Examples:
   sy push photos/ nas:backup/photos
   sy push -e 'ssh -p 2222' photos me@nas:/srv/backup/
-  sy push -n --delete photos/ sy://nas/backup/photos
+  sy push -n --delete photos/ nas:/backup/photos
   sy push --stats /etc /home sy:///backup/$(hostname)/";
 
 const EXIT_CODES_SHORT: &str = "\

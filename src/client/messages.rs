@@ -79,14 +79,16 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
                 Some(errno) => format!("{place}: connection lost: {}", errno_text(*errno)),
                 None => format!("{place}: connection lost: the server closed it before its report"),
             },
-            Some("run the same push again: what arrived is not sent twice"),
+            Some("run the same push again: files that are in place are not sent twice"),
         ),
         Failure::Silent { seconds } => message(
             format!("{place}: gave up: no sign of life for {seconds} s"),
-            Some("run the same push again; --timeout SECONDS changes the patience, 0 ends it"),
+            Some("run the same push again; --timeout SECONDS changes the patience, 0 is for ever"),
         ),
         Failure::Signal { name } => message(
-            format!("stopped by {name}: finished files are in place"),
+            format!(
+                "stopped by {name}: files that were finished are in place, and what was deleted is gone"
+            ),
             None,
         ),
         Failure::Protocol { text } => message(
@@ -163,7 +165,7 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
             ..
         } => message(
             format!("{place}: connection lost: {}", shell_end_text(*end)),
-            Some("run the same push again: what arrived is not sent twice"),
+            Some("run the same push again: files that are in place are not sent twice"),
         ),
         Failure::ShellNoise { first } => message(
             format!(
@@ -221,7 +223,7 @@ fn shell_end_text(end: ShellEnd) -> String {
 
 fn connect_hint(errno: Errno) -> Option<&'static str> {
     match errno {
-        Errno::CONNREFUSED => Some("start sy-server there, or check the port"),
+        Errno::CONNREFUSED => Some("start sy-server there, or check the port or socket"),
         Errno::NOENT => Some("start sy-server, or name its socket with --socket PATH"),
         Errno::ACCESS | Errno::PERM => {
             Some("run as the user of sy-server: its socket is for that user only")
@@ -263,7 +265,7 @@ fn refused(place: &str, refusal: Refusal, text: &[u8]) -> Message {
         ),
         Refusal::Timeout => (
             "the server waited too long for this side",
-            Some("run the same push again: what arrived is not sent twice"),
+            Some("run the same push again: files that are in place are not sent twice"),
         ),
         Refusal::ShuttingDown => (
             "the server is shutting down",
@@ -525,7 +527,9 @@ pub fn ending(ending: &Ending) -> Option<Message> {
                 "{} could not be transferred",
                 count(others, "entry", "entries")
             ),
-            None,
+            totals.deletes_stopped.then_some(
+                "mend that, and run the same push again: --delete removed nothing more once a part of SRC could not be listed",
+            ),
         ),
         Exit::Vanished => (
             format!(
@@ -536,7 +540,7 @@ pub fn ending(ending: &Ending) -> Option<Message> {
         ),
         Exit::DeleteLimit => (
             format!(
-                "--max-delete stopped deletions: {} stayed",
+                "--max-delete stopped deletions: at least {} stayed",
                 count(totals.deletes_skipped, "entry", "entries")
             ),
             Some("a higher --max-delete, after a look at what -n --delete would remove"),
@@ -544,15 +548,18 @@ pub fn ending(ending: &Ending) -> Option<Message> {
         Exit::FileIo => (
             "the push did not finish: the target's disk takes no more".to_owned(),
             Some(
-                "see to that (df, df -i, its quota), and run the same push again: it goes on from here",
+                "see to that (df, df -i, its quota, a read-only mount), and run the same push again: it goes on from here",
             ),
+        ),
+        Exit::Selection => (
+            "the push did not finish: DEST may not be written to".to_owned(),
+            Some("see as whom the target runs (its server, or you), and to whom DEST belongs"),
         ),
         Exit::Usage
         | Exit::Ipc
         | Exit::RemoteRun
         | Exit::RemoteMissing
         | Exit::Incompatible
-        | Exit::Selection
         | Exit::Start
         | Exit::Socket
         | Exit::Stream
@@ -777,7 +784,7 @@ mod tests {
         assert_eq!(
             said,
             "sy: the push did not finish: the target's disk takes no more: full (exit code 11)\n  \
-             try: see to that (df, df -i, its quota), and run the same push again: it goes on from here"
+             try: see to that (df, df -i, its quota, a read-only mount), and run the same push again: it goes on from here"
         );
     }
 

@@ -86,6 +86,10 @@ impl Output {
         exit
     }
 
+    pub fn errors_told(&self) -> u64 {
+        self.errors_told
+    }
+
     /// Prints a message on stderr, each hint only once.
     pub fn say(&mut self, message: Message) {
         let mut message = message;
@@ -406,31 +410,36 @@ fn path_hex(path: &[u8]) -> Option<String> {
     })
 }
 
+/// Counts are of what is known here: of a push that did not finish, that is not what was deleted.
 fn summary(ending: &Ending, elapsed: Duration, dry_run: bool) -> String {
     let totals = &ending.totals;
-    let (sent, deleted) = if dry_run {
-        ("to send", "to delete")
-    } else {
-        ("sent", "deleted")
+    let (sent, scanned) = (totals.files_sent, totals.files_scanned);
+    let seconds = elapsed.as_secs_f64();
+    if ending.exit != Exit::Ok && !counts_entries(ending.exit) {
+        let code = ending.exit as u8;
+        return format!(
+            "not finished: {sent} of {scanned} files under way or sent in {seconds:.2} s (exit code {code})"
+        );
+    }
+    let deleted = totals.files_deleted;
+    let failures = match totals.errors {
+        0 => "no failures".to_owned(),
+        1 => "1 failure".to_owned(),
+        errors => format!("{errors} failures"),
     };
-    let mut line = format!(
-        "{} of {} files {sent}, {} {deleted}, {} new, {} reused, {} in {:.2} s",
-        totals.files_sent,
-        totals.files_scanned,
-        totals.files_deleted,
+    if dry_run {
+        let most = BinaryBytes(totals.bytes_to_send);
+        return format!(
+            "{sent} of {scanned} files to send, {most} at most, {deleted} to delete, {failures} in {seconds:.2} s (dry run)"
+        );
+    }
+    let (new, reused) = (
         BinaryBytes(totals.literal_bytes),
         BinaryBytes(totals.matched_bytes),
-        match totals.errors {
-            0 => "no failures".to_owned(),
-            1 => "1 failure".to_owned(),
-            errors => format!("{errors} failures"),
-        },
-        elapsed.as_secs_f64(),
     );
-    if dry_run {
-        line += " (dry run)";
-    }
-    line
+    format!(
+        "{sent} of {scanned} files sent, {deleted} deleted, {new} new, {reused} reused, {failures} in {seconds:.2} s"
+    )
 }
 
 /// rsync's names where it has them; a table of `name: number`.
@@ -566,6 +575,7 @@ struct SummaryLine<'a> {
     meta_fixed: u64,
     files_deleted: u64,
     deletes_skipped: u64,
+    deletes_stopped: bool,
     specials_skipped: u64,
     literal_bytes: u64,
     matched_bytes: u64,
@@ -611,6 +621,7 @@ impl<'a> SummaryLine<'a> {
             meta_fixed: totals.meta_fixed,
             files_deleted: totals.files_deleted,
             deletes_skipped: totals.deletes_skipped,
+            deletes_stopped: totals.deletes_stopped,
             specials_skipped: totals.specials_skipped,
             literal_bytes: totals.literal_bytes,
             matched_bytes: totals.matched_bytes,
@@ -941,5 +952,27 @@ mod tests {
         assert!(text.ends_with(
             "\n4 of 10 files sent, 0 deleted, 2.00 KiB new, 0 B reused, no failures in 1.00 s\n"
         ));
+    }
+
+    #[test]
+    fn what_was_deleted_is_not_told_of_a_push_that_did_not_finish() {
+        let (mut output, stdout, _) = output(&["-v"]);
+        finish(&mut output, Exit::Signal);
+        assert_eq!(
+            stdout.text(),
+            "not finished: 4 of 10 files under way or sent in 1.00 s (exit code 20)\n"
+        );
+    }
+
+    #[test]
+    fn a_dry_run_tells_how_much_would_travel_at_most() {
+        let (mut output, stdout, _) = output(&["-n", "-v"]);
+        finish(&mut output, Exit::Ok);
+        let text = stdout.text();
+        assert!(text.contains("4 of 10 files to send, "), "{text}");
+        assert!(
+            text.contains(" at most, 0 to delete, no failures in 1.00 s (dry run)"),
+            "{text}"
+        );
     }
 }

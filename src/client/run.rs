@@ -39,25 +39,34 @@ pub fn push(plan: &Plan) -> Exit {
     let place = plan.dest.place();
     match Push::start(plan, &mut output) {
         Ok(Some(push)) => push.run(plan, &mut output, &place),
-        Ok(None) => Exit::Partial,
+        Ok(None) => before_it_began(&mut output, Exit::Partial),
         Err(failure) => {
             let exit = output.failure(&place, &failure);
-            let ending = Ending {
-                exit,
-                why: None,
-                totals: Totals::default(),
-                durability: None,
-            };
-            output.finish(
-                &ending,
-                Duration::ZERO,
-                None,
-                start::peak_rss_bytes(),
-                "none",
-                &Figures::default(),
-            )
+            before_it_began(&mut output, exit)
         }
     }
+}
+
+/// The end of a push that came to nothing.
+fn before_it_began(output: &mut Output, exit: Exit) -> Exit {
+    let ending = Ending {
+        exit,
+        why: None,
+        totals: Totals {
+            errors: output.errors_told(),
+            ..Totals::default()
+        },
+        durability: None,
+    };
+    let peak_rss_bytes = start::peak_rss_bytes();
+    output.finish(
+        &ending,
+        Duration::ZERO,
+        None,
+        peak_rss_bytes,
+        "none",
+        &Figures::default(),
+    )
 }
 
 struct Push {
@@ -459,13 +468,14 @@ fn start_shell(dest: &Dest) -> Result<Option<(RemoteShell, OwnedFd)>, Failure> {
 
 /// A connected stream; `None` for a DEST in this process or behind a remote shell.
 fn connect(dest: &Dest, timeout: Option<Duration>) -> Result<Option<OwnedFd>, Failure> {
+    let patience = Duration::from_secs(CONNECT_SECONDS_MAX).min(timeout.unwrap_or(Duration::MAX));
     let failed = |error: &io::Error| {
         if matches!(
             error.kind(),
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
         ) {
             Failure::ConnectTimeout {
-                seconds: CONNECT_SECONDS_MAX,
+                seconds: patience.as_secs(),
             }
         } else {
             Failure::Connect {
@@ -485,8 +495,6 @@ fn connect(dest: &Dest, timeout: Option<Duration>) -> Result<Option<OwnedFd>, Fa
             let addresses = addresses.map_err(|error| Failure::NameLookup {
                 why: error.to_string(),
             })?;
-            let patience =
-                Duration::from_secs(CONNECT_SECONDS_MAX).min(timeout.unwrap_or(Duration::MAX));
             let mut last = Failure::NameLookup {
                 why: "it has no address".to_owned(),
             };

@@ -20,7 +20,7 @@ use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
 use crate::model::partial::NameHash;
 use crate::model::policy::Policy;
-use crate::model::report::{Attempt, Why};
+use crate::model::report::{Attempt, Exit, Why};
 use crate::model::time::Mtime;
 use crate::ops::disk::{FsKind, Identity, SharedFd};
 use crate::ops::{Disk, Errno};
@@ -389,6 +389,13 @@ impl<D: Disk> Tree<D> {
     }
 
     /// Takes a large file out, to be committed or dropped; `ended` follows.
+    /// The path of a large file under way, as a trouble has it.
+    pub fn incoming_path(&self, file: FileId) -> Vec<u8> {
+        let state = self.state();
+        let incoming = state.incoming.get(&file);
+        incoming.map_or_else(Vec::new, |it| it.dir.path_below_root(&it.name))
+    }
+
     pub fn take_incoming(&self, file: FileId) -> Option<Incoming<D>> {
         self.state().incoming.remove(&file)
     }
@@ -510,6 +517,16 @@ pub struct Fatal {
     pub path: Vec<u8>,
     pub attempt: Attempt,
     pub errno: Errno,
+}
+
+impl Fatal {
+    /// A DEST that may not be written to is one that can't be used; anything else is its disk's.
+    pub fn exit(&self) -> Exit {
+        match self.errno {
+            Errno::ACCESS | Errno::PERM => Exit::Selection,
+            _ => Exit::FileIo,
+        }
+    }
 }
 
 /// Whether `errno` of a write makes all later ones pointless: full, over quota, read-only.

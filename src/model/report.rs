@@ -171,8 +171,10 @@ pub struct Totals {
     /// Entries whose metadata alone was mended.
     pub meta_fixed: u64,
     pub files_deleted: u64,
-    /// Deletions that `--max-delete` forbade.
+    /// Deletions that `--max-delete` forbade; what is below a directory that stayed is not counted.
     pub deletes_skipped: u64,
+    /// `--delete` went no further, since a part of the sources could not be listed.
+    pub deletes_stopped: bool,
     /// Fifos, sockets and devices that this session may not make.
     pub specials_skipped: u64,
     /// Content that travelled.

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -117,7 +117,7 @@ impl Drop for Listener {
     }
 }
 
-/// Binds with mode 0600; takes over the file of a server that is gone.
+/// Binds with mode 0600; takes over the socket of a server that is gone, and nothing else.
 fn bind_unix(path: &Path, made: impl FnOnce(&Path)) -> io::Result<UnixListener> {
     if let Some(above) = path.parent()
         && !above.as_os_str().is_empty()
@@ -138,6 +138,11 @@ fn bind_unix(path: &Path, made: impl FnOnce(&Path)) -> io::Result<UnixListener> 
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let is_dead = UnixStream::connect(path)
                 .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            let is_socket =
+                std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            if !is_socket {
+                return Err(io::Error::other("it exists and is no socket"));
+            }
             if !is_dead {
                 return Err(error);
             }

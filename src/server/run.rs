@@ -545,6 +545,7 @@ impl Worker {
         now: crate::model::time::Moment,
     ) {
         let why = target.error().map(ToString::to_string);
+        let why = why.or_else(|| target.fatal_why());
         let Some(hello) = target.hello() else {
             return self
                 .log

@@ -224,7 +224,7 @@ impl<D: Disk> Source<D> {
         let target = report.map_or(Exit::Ok, |report| report.exit);
         let totals = &self.totals;
         let exit = match () {
-            () if target == Exit::FileIo => Exit::FileIo,
+            () if is_fatal(target) => target,
             () if totals.errors > totals.vanished => Exit::Partial,
             () if totals.vanished > 0 => Exit::Vanished,
             () => target,
@@ -785,7 +785,7 @@ impl<D: Disk> Source<D> {
 
     fn reported(&mut self, payload: &[u8]) -> Result<(), SessionError> {
         let report = Report::decode(payload)?;
-        if self.state != State::Reporting && report.exit != Exit::FileIo {
+        if self.state != State::Reporting && !is_fatal(report.exit) {
             return Err(WireError::OutOfOrder { frame: "REPORT" }.into());
         }
         let planned = self.totals;
@@ -846,6 +846,7 @@ impl<D: Disk> Source<D> {
                 ..
             } = dir;
             self.scan_failed |= has_errors;
+            self.totals.deletes_stopped |= has_errors && self.hello.policy.delete;
             self.count_scanned(&listing);
             let is_empty_root = id == ROOT && listing.is_empty() && self.root_is_listed;
             if is_empty_root && self.hello.policy.delete && !self.allow_empty_source && !has_errors
@@ -1178,6 +1179,11 @@ impl<D: Disk> Source<D> {
             self.tells.push_back(Tell::Item { change, path });
         }
     }
+}
+
+/// Whether a REPORT with it may come at any time: the target can't go on.
+fn is_fatal(exit: Exit) -> bool {
+    matches!(exit, Exit::FileIo | Exit::Selection)
 }
 
 fn close<D: Disk>(packer: &mut Packer<D>, id: DirId, node: &Node<D>, must_set: bool) {

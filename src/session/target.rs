@@ -255,6 +255,12 @@ impl<D: Disk> Target<D> {
         }
     }
 
+    /// Why it could not go on, where that was its disk's or DEST's doing.
+    pub fn fatal_why(&self) -> Option<String> {
+        let fatal = self.fatal.as_ref();
+        fatal.map(|fatal| std::io::Error::from(fatal.errno).to_string())
+    }
+
     /// The target's counts.
     pub fn totals(&self) -> Totals {
         let mut totals = self.totals;
@@ -405,15 +411,12 @@ impl<D: Disk> Target<D> {
 
     fn report(&self) -> Report {
         let counts = self.tree().counts();
-        let text = self.fatal.as_ref().map(|fatal| {
-            let place = if fatal.path.is_empty() {
-                b"DEST"
-            } else {
-                &*fatal.path
-            };
-            let why = std::io::Error::from(fatal.errno).to_string();
-            [place, b": ", why.as_bytes()].concat()
-        });
+        let place = match &self.fatal {
+            Some(fatal) if !fatal.path.is_empty() => &*fatal.path,
+            Some(_) | None => b"DEST",
+        };
+        let text = self.fatal_why();
+        let text = text.map(|why| [place, b": ", why.as_bytes()].concat());
         Report {
             exit: self.report_exit(),
             durability: self.reached,
@@ -983,11 +986,11 @@ impl<D: Disk> Target<D> {
             .as_ref()
             .map(|tree| tree.counts())
             .unwrap_or_default();
-        match () {
-            () if self.fatal.is_some() => Exit::FileIo,
-            () if counts.errors > 0 => Exit::Partial,
-            () if counts.deletes_skipped > 0 => Exit::DeleteLimit,
-            () => Exit::Ok,
+        match &self.fatal {
+            Some(fatal) => fatal.exit(),
+            None if counts.errors > 0 => Exit::Partial,
+            None if counts.deletes_skipped > 0 => Exit::DeleteLimit,
+            None => Exit::Ok,
         }
     }
 }

@@ -530,8 +530,8 @@
 //!
 //! | field | | |
 //! |---|---|---|
-//! | exit | `u8` | 0 all is well, 11 the target's disk failed, 23 some entries failed, 25 the limit of deletions was met |
-//! | durability | `u8` | as in HELLO: what was asked for; 0 with exit 11 |
+//! | exit | `u8` | 0 all is well, 3 DEST may not be written to, 11 the target's disk failed, 23 some entries failed, 25 the limit of deletions was met |
+//! | durability | `u8` | as in HELLO: what was asked for; 0 with exits 3 and 11 |
 //! | files made | `u64` | files, links and nodes |
 //! | directories made | `u64` | by MKDIR, without adopted ones |
 //! | metadata mended | `u64` | META operations, not CLOSE |
@@ -539,9 +539,9 @@
 //! | deletes skipped | `u64` | beyond the limit |
 //! | errors | `u64` | failed items |
 //! | peak RSS | `u64` | bytes, of the target's process |
-//! | text | `text` ≤ 4096 | with exit 11: path and reason |
+//! | text | `text` ≤ 4096 | with exits 3 and 11: path and reason |
 //!
-//! Exit 11 may come before DONE: a disk that is full, over quota or read-only ends the session.
+//! Exits 3 and 11 may come before DONE: a DEST that may not be written to, and a disk that is full, over quota or read-only, end the session.
 //!
 //! # 10 States and order
 //!

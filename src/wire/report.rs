@@ -267,6 +267,7 @@ impl Report {
         let mut reader = Reader::new(payload, "REPORT frame");
         let exit = match reader.u8()? {
             0 => Exit::Ok,
+            3 => Exit::Selection,
             11 => Exit::FileIo,
             23 => Exit::Partial,
             25 => Exit::DeleteLimit,

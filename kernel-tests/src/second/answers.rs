@@ -89,8 +89,14 @@ pub struct Report {
     pub text: String,
 }
 
-/// The exit of a target whose disk failed.
-pub(super) const DISK_FAILED: u8 = 11;
+/// Exits of a target that can't go on: DEST may not be written to, its disk failed.
+const NOT_WRITABLE: u8 = 3;
+const DISK_FAILED: u8 = 11;
+
+/// Whether a REPORT with it may come before DONE.
+pub(super) fn is_early(exit: u8) -> bool {
+    [NOT_WRITABLE, DISK_FAILED].contains(&exit)
+}
 
 impl Report {
     pub(super) fn read(mut payload: Payload<'_>) -> Result<Self, Failure> {
@@ -107,7 +113,7 @@ impl Report {
             text: String::from_utf8_lossy(payload.text(TEXT_BYTES_MAX)?).into_owned(),
         };
         payload.end()?;
-        if [0, DISK_FAILED, 23, 25].contains(&report.exit) && report.durability <= 2 {
+        if [0, NOT_WRITABLE, DISK_FAILED, 23, 25].contains(&report.exit) && report.durability <= 2 {
             Ok(report)
         } else {
             Err(Failure::protocol("a report that can't be"))

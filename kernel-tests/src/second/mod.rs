@@ -109,7 +109,7 @@ pub struct Counts {
 impl Pushed {
     /// The exit of section 13.
     pub fn exit(&self) -> u8 {
-        if self.report.exit == answers::DISK_FAILED {
+        if answers::is_early(self.report.exit) {
             self.report.exit
         } else if self.counts.failed > 0 {
             23

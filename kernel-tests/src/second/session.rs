@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::alphabet::{Payload, Put};
-use super::answers::{DISK_FAILED, Notice, Report, Stop};
+use super::answers::{Notice, Report, Stop, is_early};
 use super::frame::{self, Frame, HEAD_BYTES, Head};
 use super::greeting::{self, Welcome};
 use super::listing::{Section, Status};
@@ -286,7 +286,7 @@ impl Reader {
             }
             (frame::REPORT, Some(_)) => {
                 let report = Report::read(payload)?;
-                if !desk.is_done && report.exit != DISK_FAILED {
+                if !desk.is_done && !is_early(report.exit) {
                     return Err(Failure::protocol("a report before DONE"));
                 }
                 desk.last = Some(Ok(report));

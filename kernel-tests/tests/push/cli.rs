@@ -441,6 +441,22 @@ fn a_second_server_does_not_take_the_place_of_the_first(scene) {
 }
 
 on_routes! { unix;
+fn what_is_no_socket_is_not_taken_over(scene) {
+    require!(Need::Sy);
+    let module = format!("m={}", scene.export().display());
+    let precious = scene.path().join("precious");
+    plant::file(&precious, "text");
+    let link = scene.path().join("link");
+    plant::symlink(&precious, &link);
+    for path in [&precious, &link] {
+        let outcome = sy_server(&["--socket", &path.display().to_string(), "--module", &module]);
+        outcome.exits(10).complains(&["is no socket"]);
+    }
+    assert_eq!(std::fs::read(&link).expect("both are there"), b"text");
+}
+}
+
+on_routes! { unix;
 fn a_socket_left_by_a_killed_server_is_taken_over(scene) {
     require!(Need::Sy);
     scene.server().kill();

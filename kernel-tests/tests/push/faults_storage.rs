@@ -122,6 +122,34 @@ fn a_disk_that_cannot_be_written_is_named_and_nothing_changes(scene) {
 }
 }
 
+// Where a power cut can harm nothing, on tmpfs, there is no marker to be made first, and each entry is named.
+on_routes! { embedded;
+fn a_destination_that_may_not_be_written_to_is_exit_3(scene) {
+    require!(Need::Nobody, Need::LoopMounts, Need::Sy);
+    let at = scene.export().join("fs");
+    scene.aim_at("fs/dst");
+    let _mount = Mount::ext4(&at, &scene.path().join("image"), 16 << 20, &[]);
+    plant::file(scene.src().join("file"), "text");
+    plant::dir(scene.dst());
+    plant::chmod(scene.dst(), 0o555);
+    let outcome = scene.push::<&str>(&[]).as_user(scene.nobody).run().exits(3);
+    let outcome = outcome.complains(&["DEST may not be written to", "Permission denied"]);
+    assert!(!String::from_utf8_lossy(&outcome.stderr).contains("df"), "{outcome}");
+}
+}
+
+on_routes! { embedded, tcp, ssh;
+fn a_large_file_that_fills_the_disk_is_named_and_nothing_says_no_failures(scene) {
+    require!(Need::Mounts, Need::Sy);
+    scene.aim_at("fs/dst");
+    let _mount = Mount::tmpfs(&scene.export().join("fs"), "size=4m");
+    plant::file(scene.src().join("large"), content::noise(1, 8 << 20));
+    let outcome = scene.push(&["-v"]).run().exits(11);
+    let outcome = outcome.complains(&["large: No space left on device"]);
+    assert!(outcome.stdout.starts_with(b"large\nnot finished: "), "{outcome}");
+}
+}
+
 fn chattr(flag: &str, path: &Path) {
     let done = std::process::Command::new("chattr")
         .arg(flag)

@@ -188,7 +188,7 @@ impl<D: Disk> Target<D> {
             }
             if is_fatal(errno) && self.fatal.is_none() {
                 self.fatal = Some(Fatal {
-                    path: Vec::new(),
+                    path: self.tree().incoming_path(file),
                     attempt: Attempt::Write,
                     errno,
                 });
