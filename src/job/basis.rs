@@ -80,6 +80,9 @@ impl<D: Disk> Basis<D> {
         (name, stat): (&[u8], &Stat),
         block_bytes: u32,
     ) -> Option<Self> {
+        if here.dir.is_read_in_vain(stat) {
+            return None; // What it keeps is not written.
+        }
         let basis = Self::open(disk, &here.fd, name, block_bytes, is_file);
         basis.filter(|basis| (basis.identity, basis.bytes) == ((stat.dev, stat.ino), stat.size))
     }

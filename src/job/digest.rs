@@ -137,9 +137,8 @@ impl<D: Disk> DigestFiles<D> {
     ) -> Option<Turn> {
         let start = file.name_start as usize;
         let name = &self.names[start..start + usize::from(file.name_bytes)];
-        let dir = self.dirs[file.dir as usize]
-            .fd(disk, self.cache.fds())
-            .ok()?;
+        let above = &self.dirs[file.dir as usize];
+        let dir = above.fd(disk, self.cache.fds()).ok()?;
         let is_file = |stat: &Stat| stat.kind == Kind::File;
         if file.listed.is_none() {
             // A peer named it, and opening a device can do something to it.
@@ -147,6 +146,9 @@ impl<D: Disk> DigestFiles<D> {
         }
         let fd = disk.open_file(&dir, name).ok()?;
         let before = disk.stat(&fd).ok().filter(is_file)?;
+        if above.is_read_in_vain(&before) {
+            return None;
+        }
         let mut reading = match &self.reading {
             Some(reading) => reading.go_on(&before)?,
             None => Reading::begin(file, before, now, &self.key)?,

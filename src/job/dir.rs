@@ -99,6 +99,12 @@ impl<D: Disk> Dir<D> {
         change(&mut self.state().facts);
     }
 
+    /// Whether the content of this entry of it may be in memory only.
+    pub fn is_read_in_vain(&self, entry: &Stat) -> bool {
+        let doubt = self.facts().doubt;
+        doubt.is_some_and(|doubt| doubt.is_read_in_vain(entry.ctime))
+    }
+
     /// Notes what is in doubt in it and below, and takes over what is in doubt in the directory
     /// above, which was listed before this one; both together.
     pub fn doubt(&self, found: Option<Doubt>) -> Option<Doubt> {

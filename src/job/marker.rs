@@ -35,17 +35,25 @@ const NO_BOOT: [u8; 16] = [0; 16];
 pub struct Doubt {
     since: Mtime,
     until: Option<Mtime>,
+    /// A sync has failed: what is read back may be in memory only, and has to be written again.
+    after_failed_sync: bool,
 }
 
 impl Doubt {
     /// Nothing is known, so everything is in doubt.
-    const ALWAYS: Self = Self {
+    pub const ALWAYS: Self = Self {
         since: Mtime {
             sec: i64::MIN,
             nsec: 0,
         },
         until: None,
+        after_failed_sync: true,
     };
+
+    /// Whether even the right content proves nothing.
+    pub fn is_read_in_vain(self, ctime: Mtime) -> bool {
+        self.after_failed_sync && self.concerns(ctime)
+    }
 
     pub fn concerns(&self, ctime: Mtime) -> bool {
         ctime >= self.since && self.until.is_none_or(|until| ctime < until)
@@ -56,6 +64,7 @@ impl Doubt {
         Self {
             since: self.since.min(other.since),
             until: self.until.zip(other.until).map(|(a, b)| a.max(b)),
+            after_failed_sync: self.after_failed_sync || other.after_failed_sync,
         }
     }
 }
@@ -108,6 +117,7 @@ impl Marker {
                 nsec: 0,
             },
             until: self.until,
+            after_failed_sync: self.boot == NO_BOOT,
         }
     }
 }
@@ -423,6 +433,7 @@ mod tests {
         let doubt = |since, until| Doubt {
             since: time(since),
             until,
+            after_failed_sync: false,
         };
         let bounded = doubt(5, Some(time(9)));
         assert!([4, 9].iter().all(|sec| !bounded.concerns(time(*sec))));

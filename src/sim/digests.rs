@@ -9,6 +9,7 @@ use super::tree::{Entry, Tree};
 use crate::delta::strong::{ContentDigest, ContentHasher, Key};
 use crate::job::digest::{Cache, DigestFiles};
 use crate::job::dir::{Dir, FdCache};
+use crate::job::marker::Doubt;
 use crate::limits::{CHUNK_BYTES, DIGEST_BUDGET_BYTES, DIGEST_OPEN_BYTES};
 use crate::model::time::{Moment, Mtime};
 use crate::ops::Disk;
@@ -134,5 +135,19 @@ fn a_source_lets_a_file_rest_that_was_written_just_now() {
         clock.advance_to(Moment(now));
         let job = job(&disk, BYTES, Some(just_now), DIGEST_BUDGET_BYTES);
         assert_eq!(read(&disk, job, |_| {}).is_some(), has_rested, "{now}");
+    }
+}
+
+// What is read there may be in memory only, and gone after a power cut.
+#[test]
+fn where_a_sync_has_failed_right_content_proves_nothing() {
+    for (doubt, is_read) in [(None, true), (Some(Doubt::ALWAYS), false)] {
+        let (disk, ..) = disk();
+        let cache = Cache::Source(Arc::new(FdCache::new(8)));
+        let mut job = DigestFiles::new(1, cache, Key::new(&KEY), DIGEST_BUDGET_BYTES);
+        let dir = Dir::root(b"", disk.open_operator_dir(b"/t").unwrap());
+        dir.doubt(doubt);
+        job.push(&Arc::new(dir), b"f", BYTES as u64, None);
+        assert_eq!(read(&disk, job, |_| {}).is_some(), is_read);
     }
 }
