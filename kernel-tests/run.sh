@@ -31,6 +31,7 @@ if something_is_missing; then
         g++ qemu-system-x86 xfsprogs btrfs-progs busybox-static cpio kmod xz-utils </dev/null >/dev/null
 fi
 
+kernel-tests/seeded.sh --check
 cargo build --release --bins
 
 # Where every user may run them: the checkout may be in somebody's home.
@@ -41,6 +42,8 @@ target=${CARGO_TARGET_DIR:-target}
 cp "$target/release/sy" "$target/release/sy-server" "$bin/"
 
 export SY_BIN_DIR="$bin" SY_TESTS_REQUIRE=1
+# Most tests wait for the programs that they run.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
 cargo test --release --workspace --no-fail-fast "$@"
 [ $# -eq 0 ] || exit 0
 
