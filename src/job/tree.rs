@@ -388,7 +388,6 @@ impl<D: Disk> Tree<D> {
         Ok(())
     }
 
-    /// Takes a large file out, to be committed or dropped; `ended` follows.
     /// The path of a large file under way, as a trouble has it.
     pub fn incoming_path(&self, file: FileId) -> Vec<u8> {
         let state = self.state();
@@ -396,6 +395,7 @@ impl<D: Disk> Tree<D> {
         incoming.map_or_else(Vec::new, |it| it.dir.path_below_root(&it.name))
     }
 
+    /// Takes a large file out, to be committed or dropped; `ended` follows.
     pub fn take_incoming(&self, file: FileId) -> Option<Incoming<D>> {
         self.state().incoming.remove(&file)
     }

@@ -224,7 +224,7 @@ impl<D: Disk> Source<D> {
         let target = report.map_or(Exit::Ok, |report| report.exit);
         let totals = &self.totals;
         let exit = match () {
-            () if is_fatal(target) => target,
+            () if may_come_early(target) => target,
             () if totals.errors > totals.vanished => Exit::Partial,
             () if totals.vanished > 0 => Exit::Vanished,
             () => target,
@@ -785,7 +785,7 @@ impl<D: Disk> Source<D> {
 
     fn reported(&mut self, payload: &[u8]) -> Result<(), SessionError> {
         let report = Report::decode(payload)?;
-        if self.state != State::Reporting && !is_fatal(report.exit) {
+        if self.state != State::Reporting && !may_come_early(report.exit) {
             return Err(WireError::OutOfOrder { frame: "REPORT" }.into());
         }
         let planned = self.totals;
@@ -1182,7 +1182,7 @@ impl<D: Disk> Source<D> {
 }
 
 /// Whether a REPORT with it may come at any time: the target can't go on.
-fn is_fatal(exit: Exit) -> bool {
+fn may_come_early(exit: Exit) -> bool {
     matches!(exit, Exit::FileIo | Exit::Selection)
 }
 
