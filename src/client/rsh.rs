@@ -1,5 +1,6 @@
-//! `RemoteShell`: `ssh`, or what `--rsh` names, with one end of a socket pair as its stdin and
-//! stdout. Its stderr is ours, so that it can be read, and ask for a password on its terminal.
+//! `RemoteShell`: `ssh`, or what `--rsh` names, with an end of a socket pair as its stdin and one of
+//! another as its stdout. Its stderr is ours, so that it can be read, and ask for a password on its
+//! terminal.
 //! `client::plan` makes the command, `client::run` starts it and sees it to its end.
 
 use std::ffi::OsStr;
@@ -22,8 +23,16 @@ use crate::ops::Errno;
 /// A remote shell that runs. Dropping it kills it.
 pub struct RemoteShell {
     child: Child,
-    /// Our end once more, for what nobody received.
-    stream: UnixStream,
+    /// Our end of its stdout once more, for what nobody received.
+    input: UnixStream,
+}
+
+/// Our ends of a remote shell's stdout and stdin. They are of two pairs: of one, a child of a dead
+/// shell that reads its stdin would hold open what came from its stdout as well, and nobody would
+/// ever learn of the death.
+pub struct ShellStream {
+    pub input: OwnedFd,
+    pub output: OwnedFd,
 }
 
 /// How a remote shell ended.
@@ -38,19 +47,22 @@ pub enum ShellEnd {
 
 impl RemoteShell {
     /// Starts it; the second is the stream to the server that it is to run.
-    pub fn start(command: &[Vec<u8>]) -> Result<(Self, OwnedFd), Errno> {
+    pub fn start(command: &[Vec<u8>]) -> Result<(Self, ShellStream), Errno> {
         let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let (ours, theirs) = UnixStream::pair().map_err(errno)?;
-        let stream = ours.try_clone().map_err(errno)?;
-        let theirs_too = theirs.try_clone().map_err(errno)?;
+        let (input, stdout) = UnixStream::pair().map_err(errno)?;
+        let (output, stdin) = UnixStream::pair().map_err(errno)?;
+        let stream = ShellStream {
+            input: input.try_clone().map_err(errno)?.into(),
+            output: output.into(),
+        };
         let mut words = command.iter().map(|word| OsStr::from_bytes(word));
         let child = Command::new(words.next().ok_or(Errno::NOENT)?)
             .args(words)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(OwnedFd::from(theirs_too)))
+            .stdin(Stdio::from(OwnedFd::from(stdin)))
+            .stdout(Stdio::from(OwnedFd::from(stdout)))
             .spawn()
             .map_err(errno)?;
-        Ok((Self { child, stream }, ours.into()))
+        Ok((Self { child, input }, stream))
     }
 
     /// Waits for its end when the stream is shut, and ends it if that takes too long. A signal
@@ -73,7 +85,7 @@ impl RemoteShell {
     /// The next of what it printed and nobody received.
     pub fn unread(&self) -> Vec<u8> {
         let mut bytes = [0; SHELL_NOISE_BYTES_MAX];
-        let received = rustix::net::recv(&self.stream, &mut bytes[..], RecvFlags::DONTWAIT);
+        let received = rustix::net::recv(&self.input, &mut bytes[..], RecvFlags::DONTWAIT);
         bytes[..received.map_or(0, |(_, len)| len)].to_vec()
     }
 
@@ -170,32 +182,34 @@ mod tests {
         assert_eq!(split("'a''"), Err(OpenQuote(b'\'')));
     }
 
-    fn shell(script: &str) -> (RemoteShell, UnixStream) {
+    /// The shell that runs it, what comes from its stdout, and what goes to its stdin.
+    fn shell(script: &str) -> (RemoteShell, UnixStream, UnixStream) {
         let command = ["sh", "-c", script].map(|word| word.as_bytes().to_vec());
         let (shell, stream) = RemoteShell::start(&command).unwrap();
-        (shell, stream.into())
+        (shell, stream.input.into(), stream.output.into())
     }
 
     #[test]
     fn a_shell_talks_through_its_stream_and_its_end_is_known() {
-        let (shell, mut stream) = shell("read line; echo got $line; exit 7");
-        stream.write_all(b"this\n").unwrap();
+        let (shell, mut input, mut output) = shell("read line; echo got $line; exit 7");
+        output.write_all(b"this\n").unwrap();
         let mut said = [0; 4];
-        stream.read_exact(&mut said).unwrap();
+        input.read_exact(&mut said).unwrap();
         assert_eq!(&said, b"got ");
         // Past the newline: all of it is there when the stream has ended.
         let mut left = Vec::new();
-        stream.read_to_end(&mut left).unwrap();
+        input.read_to_end(&mut left).unwrap();
         assert_eq!(left, b"this\n");
         assert_eq!(shell.end(), ShellEnd::Code(7));
     }
 
     #[test]
     fn what_nobody_received_can_still_be_had_from_a_shut_stream() {
-        let (shell, stream) = shell("echo noise; exec cat");
+        let (shell, mut input, output) = shell("echo noise; exec cat");
         let mut first = [0; 2];
-        (&stream).read_exact(&mut first).unwrap();
-        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        input.read_exact(&mut first).unwrap();
+        input.shutdown(std::net::Shutdown::Both).unwrap();
+        drop(output);
         assert_eq!(shell.unread(), b"ise\n");
         assert!(matches!(
             shell.end(),
@@ -205,16 +219,24 @@ mod tests {
 
     #[test]
     fn the_signal_that_ended_a_shell_is_told() {
-        let (shell, _stream) = shell("kill -9 $$");
+        let (shell, ..) = shell("kill -9 $$");
         assert_eq!(shell.end(), ShellEnd::Signal(9));
     }
 
     #[test]
     fn a_dropped_shell_is_killed() {
-        let (shell, mut stream) = shell("echo; exec sleep 1000");
-        stream.read_exact(&mut [0]).unwrap();
+        let (shell, mut input, _output) = shell("echo; exec sleep 1000");
+        input.read_exact(&mut [0]).unwrap();
         drop(shell);
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        assert_eq!(input.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_reader_of_stdin_that_outlives_its_shell_does_not_hide_its_end() {
+        let (shell, mut input, output) = shell("exec 3<&0; cat <&3 >/dev/null 3<&- & kill -9 $$");
+        assert_eq!(input.read(&mut [0]).unwrap(), 0);
+        assert_eq!(shell.end(), ShellEnd::Signal(9));
+        drop(output);
     }
 
     #[test]

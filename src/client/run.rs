@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::messages;
 use super::output::Output;
 use super::plan::Plan;
-use super::rsh::{RemoteShell, ShellEnd};
+use super::rsh::{RemoteShell, ShellEnd, ShellStream};
 use super::sources;
 use crate::engine::disk::PosixDisk;
 use crate::engine::figures::Figures;
@@ -104,30 +104,29 @@ impl Push {
         let started = shard.now();
         let signal = watch_signals();
         // It connects while the rest is made ready.
-        let (shell, stream) = as_found.lend(|| start_shell(&plan.dest))?.unzip();
+        let (shell, shell_stream) = as_found.lend(|| start_shell(&plan.dest))?.unzip();
         let (module, dest) = destination(plan)?;
         sources.dest_name = dest.last().map(|name| name.as_slice().into());
         let hello = hello(plan, &disk, module, dest, &sources);
         let wants_items = output.wants_items();
         let mut source = Source::new(hello, plan.policy.allow_empty_source, wants_items, sources);
-        let stream = match stream {
-            Some(stream) => Some(stream),
-            None => connect(&plan.dest, plan.timeout)?,
+        let (stream, is_far) = match (shell_stream, connect(&plan.dest, plan.timeout)?) {
+            (Some(ShellStream { input, output }), _) => {
+                (Some(shard.ring_mut().add_stream_pair(input, output)), true)
+            }
+            (None, Some(fd)) => {
+                let is_far = start::leads_elsewhere(&fd);
+                (Some(shard.ring_mut().add_stream(fd)), is_far)
+            }
+            (None, None) => (None, false),
         };
         if !plan.policy.whole_files || plan.policy.resume {
-            let is_far = match &plan.dest {
-                Dest::Shell { .. } => true,
-                Dest::Local { .. } | Dest::Tcp { .. } | Dest::Unix { .. } => {
-                    stream.as_ref().is_some_and(start::leads_elsewhere)
-                }
-            };
             let open_files_max = start::open_files_max();
             source.send_deltas(DeltaRules::of(plan.policy, is_far, open_files_max));
         }
         let source = Session::Source(Box::new(source));
         let (source, sessions_count) = match stream {
-            Some(fd) => {
-                let stream = shard.ring_mut().add_stream(fd);
+            Some(stream) => {
                 let key = shard.open(source, stream, plan.timeout);
                 shard.await_greeting(key, plan.greeting_timeout);
                 (key, 1)
@@ -455,7 +454,7 @@ fn sy_path(dest: &Dest) -> &[u8] {
 }
 
 /// A remote shell and the stream through it, where DEST is behind one.
-fn start_shell(dest: &Dest) -> Result<Option<(RemoteShell, OwnedFd)>, Failure> {
+fn start_shell(dest: &Dest) -> Result<Option<(RemoteShell, ShellStream)>, Failure> {
     let Dest::Shell { command, .. } = dest else {
         return Ok(None);
     };

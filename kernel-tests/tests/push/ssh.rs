@@ -558,6 +558,16 @@ fn a_shell_killed_at_any_moment_leaves_whole_files_and_the_next_push_repairs() {
 }
 
 #[test]
+fn a_child_of_a_killed_shell_that_reads_on_holds_nothing_up() {
+    require!(Need::Sy);
+    // What is left where a shell dies before all of `cat | server` is there.
+    let bench = Bench::new("exec 3<&0; cat <&3 >/dev/null 3<&- & sleep 0.05; kill -KILL $$");
+    let outcome = bench.push("host:a").run().exits(10);
+    assert_one_word(&outcome);
+    outcome.complains(&["signal 9"]);
+}
+
+#[test]
 fn pipes_and_sockets_serve_in_each_direction() {
     require!(Need::Sy);
     for body in [
