@@ -79,14 +79,14 @@ scenario_client_killed() {
     await_middle victim "$dst" 500
     docker kill sy-rig-victim >/dev/null
     ends victim 137
-    await "the server notices that the client is gone" first_push_was_lost
+    await "the server notices that the client is gone" a_push_was_lost
     arrived=$(count_files "$dst")
     push again "sy://$door/backup/client-killed"
     assert_same "$src" "$dst"
     say "killed at $arrived of $(count_files "$src") files, the next push brought the rest"
 }
 
-first_push_was_lost() {
+a_push_was_lost() {
     [[ $(log_of server) =~ sy-server:\ session\ .*\ exit=(10|30)\  ]]
 }
 
@@ -133,6 +133,8 @@ scenario_network() {
     code=$(state_of impatient ExitCode)
     assert_logged impatient "sy: sy://"
     cable up
+    # As with a client that was killed: its session has its temp files until it ends.
+    await "the server notices that the client is gone" a_push_was_lost
     push again "sy://$door/backup/network"
     assert_same "$src" "$dst"
     say "4 s without it: the push went on; longer than --timeout 4: exit $code, the next one brought the rest"

@@ -42,6 +42,8 @@ target=${CARGO_TARGET_DIR:-target}
 cp "$target/release/sy" "$target/release/sy-server" "$bin/"
 
 export SY_BIN_DIR="$bin" SY_TESTS_REQUIRE=1
+# A test waits more than it computes.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$((2 * $(nproc)))}"
 cargo test --release --workspace --no-fail-fast "$@"
 [ $# -eq 0 ] || exit 0
 
