@@ -65,6 +65,32 @@ pub fn chmod(path: impl AsRef<Path>, mode: u32) {
         .unwrap_or_else(|why| panic!("chmod {}: {why}", path.display()));
 }
 
+/// Gives a directory a default ACL: what is made in it gets of its mode what these permissions of owner, mask and
+/// others leave, and user 12345 may read it.
+#[track_caller]
+pub fn default_acl(dir: impl AsRef<Path>, mode: u16) {
+    const VERSION: u32 = 2;
+    const NOBODY_IN_PARTICULAR: u32 = u32::MAX;
+    // Tags and permissions of `acl_ea_entry`, in the order that the kernel wants.
+    let entries = [
+        (0x01, mode >> 6, NOBODY_IN_PARTICULAR),
+        (0x02, 4, 12_345),
+        (0x04, mode >> 3, NOBODY_IN_PARTICULAR),
+        (0x10, mode >> 3, NOBODY_IN_PARTICULAR),
+        (0x20, mode, NOBODY_IN_PARTICULAR),
+    ];
+    let mut acl = VERSION.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        acl.extend(u16::to_le_bytes(tag));
+        acl.extend(u16::to_le_bytes(permissions & 7));
+        acl.extend(u32::to_le_bytes(id));
+    }
+    let dir = dir.as_ref();
+    let name = "system.posix_acl_default";
+    rustix::fs::setxattr(dir, name, &acl, rustix::fs::XattrFlags::empty())
+        .unwrap_or_else(|why| panic!("a default ACL for {}: {why}", dir.display()));
+}
+
 /// Owner and group of the entry itself, links included.
 #[track_caller]
 pub fn chown(path: impl AsRef<Path>, uid: u32, gid: u32) {

@@ -113,7 +113,12 @@ pub fn make_entry<D: Disk>(
             let make = |temp: &[u8]| disk.make_node(&here.fd, temp, meta.kind, 0o600, rdev);
             by_name(disk, tree, here, name, &meta, Attempt::MakeNode, make)
         }
-        PackOp::Meta { name, meta, .. } => fix_meta(disk, tree, here, name, &meta),
+        PackOp::Meta {
+            name,
+            meta,
+            sets_time,
+            ..
+        } => fix_meta(disk, tree, here, name, &meta, sets_time),
         PackOp::Delete { .. }
         | PackOp::MakeDir { .. }
         | PackOp::Begin { .. }
@@ -310,13 +315,25 @@ fn dress_by_name<D: Disk>(
     name: &[u8],
     meta: &Meta,
 ) -> Result<(), Errno> {
+    own_by_name(disk, tree, here, name, meta)?;
+    disk.set_mtime_at(&here.fd, name, meta.mtime)
+}
+
+/// Owner and mode of an entry that can't be opened.
+fn own_by_name<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    here: &Here<D>,
+    name: &[u8],
+    meta: &Meta,
+) -> Result<(), Errno> {
     if tree.rights.owners {
         disk.set_owner_at(&here.fd, name, meta.uid, meta.gid)?;
     }
     if meta.kind != Kind::Symlink {
         disk.set_mode_at(&here.fd, name, final_mode(tree, meta))?;
     }
-    disk.set_mtime_at(&here.fd, name, meta.mtime)
+    Ok(())
 }
 
 fn fix_meta<D: Disk>(
@@ -325,6 +342,7 @@ fn fix_meta<D: Disk>(
     here: &Here<D>,
     name: Name<'_>,
     meta: &Meta,
+    sets_time: bool,
 ) -> Result<(), Failed> {
     let stat = disk
         .stat_at(&here.fd, name.bytes())
@@ -333,7 +351,12 @@ fn fix_meta<D: Disk>(
         // It changed hands since it was listed; the next push sees what it is now.
         return Err((Attempt::SetMeta, Why::Changing));
     }
-    dress_by_name(disk, tree, here, name.bytes(), meta).map_err(errno(Attempt::SetMeta))?;
+    let dressed = if sets_time {
+        dress_by_name(disk, tree, here, name.bytes(), meta)
+    } else {
+        own_by_name(disk, tree, here, name.bytes(), meta)
+    };
+    dressed.map_err(errno(Attempt::SetMeta))?;
     if meta.kind == Kind::File {
         partial::forget(disk, tree, &here.dir, &here.fd, name.bytes());
     }

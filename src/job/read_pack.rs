@@ -24,7 +24,7 @@ pub enum Verdict {
     /// The target has it.
     Skip,
     /// Only metadata differs.
-    FixMeta,
+    FixMeta { sets_time: bool },
     /// Made or replaced, whole.
     Send,
     /// Not ours to send: a directory (it has its own plan), or a kind the session may not make.
@@ -168,7 +168,7 @@ pub fn entry_bytes(entry: &Entry<'_>, verdict: Verdict) -> usize {
     let fixed = OP_BYTES_MAX - 255 + entry.name.bytes().len();
     match verdict {
         Verdict::Skip | Verdict::Leave => 0,
-        Verdict::FixMeta => fixed,
+        Verdict::FixMeta { .. } => fixed,
         Verdict::Send => match entry.meta.kind {
             Kind::File => {
                 fixed
@@ -210,11 +210,12 @@ impl<D: Disk> Filling<'_, D> {
         let outcome = match plan.verdicts[index] {
             Verdict::Skip | Verdict::Leave => Ok(()),
             Verdict::Send if plan.goes_by_chunks(index, &entry) => Ok(()),
-            Verdict::FixMeta => {
+            Verdict::FixMeta { sets_time } => {
                 PackOp::Meta {
                     dir: plan.id,
                     name: entry.name,
                     meta: entry.meta,
+                    sets_time,
                 }
                 .encode(&mut self.writer);
                 Ok(())

@@ -122,7 +122,7 @@ impl Host {
     }
 
     /// Of a new object in `dir`: a set-group-id directory gives its group on, and to directories
-    /// the bit too.
+    /// the bit too; a default ACL takes from the mode.
     pub(super) fn attrs_in(&self, dir: Ino, kind: Kind, mode: u16) -> Attrs {
         const SET_GROUP_ID: u16 = 0o2000;
         let parent = self.inodes.node(dir).attrs;
@@ -132,6 +132,9 @@ impl Host {
             if kind == Kind::Dir {
                 attrs.mode |= SET_GROUP_ID;
             }
+        }
+        if self.options.has_default_acl && kind != Kind::Symlink {
+            attrs.mode &= !0o027;
         }
         attrs
     }

@@ -138,6 +138,17 @@ pub struct Expected {
     pub pushed: BTreeSet<Vec<u8>>,
 }
 
+impl Expected {
+    /// Without what the push leaves alone, and without what is ours.
+    pub fn in_charge_of(&self, tree: Tree) -> Tree {
+        let mut tree = tree.without_ours();
+        let is_left =
+            |path: &[u8]| self.tree.entries.contains_key(path) && !self.pushed.contains(path);
+        tree.entries.retain(|path, _| !is_left(path));
+        tree
+    }
+}
+
 pub fn expected(wanted: &Wanted, before: &Tree, policy: Policy, scenario: &Scenario) -> Expected {
     let (delete, rights) = (policy.delete, scenario.rights());
     let owners = scenario.owner_map(policy);
@@ -195,41 +206,93 @@ pub fn expected(wanted: &Wanted, before: &Tree, policy: Policy, scenario: &Scena
     }
 }
 
-/// What the checks have to know of a run besides the trees.
-pub struct Facts<'a> {
-    pub rights: Rights,
-    pub root_is_listed: bool,
-    /// ROOT's time may not be right.
-    pub may_touch_root: bool,
-    /// The target before the first push, which the quick check may take for what is wanted.
-    pub original: &'a Tree,
-    /// The push looks at the content of files.
-    pub is_by_content: bool,
-    /// A push so far was in place while a local user of the target may have worked in the same file.
-    pub is_shared: bool,
+/// A run so far.
+pub struct Past<'a> {
     pub scenario: &'a Scenario,
+    /// DEST before the first push.
+    pub original: &'a Tree,
     pub rename: Option<&'a [u8]>,
     pub source_history: &'a History,
     pub target_history: &'a History,
 }
 
+impl Past<'_> {
+    /// Paths of the sources that may be what stands at `path` of the target.
+    fn origins_of(&self, path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        self.scenario.sources.iter().filter_map(move |source| {
+            let name = name_of(source);
+            if source.contents {
+                return Some(joined(name, path));
+            }
+            let prefix = self.rename.unwrap_or(name);
+            if path == prefix {
+                return Some(name.to_vec());
+            }
+            let rest = path.strip_prefix(prefix)?.strip_prefix(b"/")?;
+            Some(joined(name, rest))
+        })
+    }
+
+    /// Content that a source has had for `path`.
+    fn sent(&self, path: &[u8]) -> Vec<&[u8]> {
+        let versions = self
+            .origins_of(path)
+            .filter_map(|origin| self.source_history.versions.get(&origin));
+        versions.flatten().map(|version| &***version).collect()
+    }
+
+    /// What the target had there before the first push.
+    fn original_bytes(&self, path: &[u8]) -> Option<&[u8]> {
+        self.original.entries.get(path).and_then(Entry::bytes)
+    }
+
+    /// What somebody wrote there at the target.
+    fn theirs(&self, path: &[u8]) -> Vec<&[u8]> {
+        let versions = self.target_history.versions.get(path);
+        let all = versions.into_iter().flatten().map(|version| &***version);
+        all.collect()
+    }
+}
+
+/// What the checks of a success have to know besides the trees.
+pub struct Facts<'a> {
+    pub past: Past<'a>,
+    pub rights: Rights,
+    pub root_is_listed: bool,
+    /// ROOT's time may not be right.
+    pub may_touch_root: bool,
+    /// The push looks at the content of files.
+    pub is_by_content: bool,
+    /// A push so far was in place while a local user of the target may have worked in the same file.
+    pub is_shared: bool,
+    /// A push so far found content to be the same and gave it the source's time, while a local user may have
+    /// written another.
+    pub is_redated: bool,
+}
+
 impl Facts<'_> {
-    /// Whether what somebody wrote into a file that was updated in place is still in it, with the source's size
-    /// and time: nobody notices.
-    fn is_covered(&self, path: &[u8], found: &Entry, wanted: &Entry) -> bool {
+    /// Whether a file that has the source's size and time, so that nobody notices, has another content all the same
+    /// for one of the reasons that are known, and stated.
+    fn is_unnoticed(&self, path: &[u8], found: &Entry, wanted: &Entry) -> bool {
         let Some(bytes) = found.bytes() else {
             return false;
         };
-        let origins = origins_of(self.scenario, path, self.rename);
-        let sent = origins.filter_map(|origin| self.source_history.versions.get(&origin));
-        let stood = self.target_history.versions.get(path);
-        let parts = sent.chain(stood).flatten().map(|version| &***version);
-        let original = self.original.entries.get(path);
-        let parts: Vec<&[u8]> = parts.chain(original.and_then(Entry::bytes)).collect();
-        self.is_shared
-            && self.target_history.concerns(path)
-            && passes_for(found, wanted)
-            && is_mixture(bytes, &parts)
+        let past = &self.past;
+        let theirs = past.theirs(path);
+        let is_touched = past.target_history.concerns(path);
+        let parts = || {
+            [
+                &past.sent(path)[..],
+                &theirs,
+                past.original_bytes(path).as_slice(),
+            ]
+            .concat()
+        };
+        let is_overwritten = self.is_shared && is_touched && is_mixture(bytes, &parts());
+        let is_redated = self.is_redated && is_touched && theirs.contains(&bytes);
+        // The target's file system counts in seconds, and the source's file was written twice within one.
+        let is_coarse = found.meta.mtime != wanted.meta.mtime && past.sent(path).contains(&bytes);
+        passes_for(found, wanted) && (is_overwritten || is_redated || is_coarse)
     }
 }
 
@@ -244,6 +307,7 @@ pub fn check_equal(expected: &Expected, found: &Tree, facts: &Facts<'_>) -> Vec<
         if !expected.pushed.contains(path) {
             continue; // Exactly as it was.
         }
+        let is_unnoticed = facts.is_unnoticed(path, other, entry);
         level(entry, other, facts.rights);
         if path.is_empty() && !facts.root_is_listed {
             other.meta = entry.meta;
@@ -252,11 +316,11 @@ pub fn check_equal(expected: &Expected, found: &Tree, facts: &Facts<'_>) -> Vec<
             other.meta.mtime = entry.meta.mtime;
         }
         let is_looked_at = facts.is_by_content && entry.meta.kind == Kind::File;
-        let original = facts.original.entries.get(path).filter(|_| !is_looked_at);
+        let original = facts.past.original.entries.get(path);
         let is_original = original.is_some_and(|original| {
             passes_for(original, entry) && original.content == other.content
         });
-        if is_original || (!is_looked_at && facts.is_covered(path, other, entry)) {
+        if !is_looked_at && (is_original || is_unnoticed) {
             other.content = entry.content.clone();
         }
     }
@@ -342,36 +406,11 @@ impl History {
     }
 }
 
-/// Paths of the sources that may be what stands at `path` of the target.
-fn origins_of<'a>(
-    scenario: &'a Scenario,
-    path: &'a [u8],
-    rename: Option<&'a [u8]>,
-) -> impl Iterator<Item = Vec<u8>> + 'a {
-    scenario.sources.iter().filter_map(move |source| {
-        let name = name_of(source);
-        if source.contents {
-            return Some(joined(name, path));
-        }
-        let prefix = rename.unwrap_or(name);
-        if path == prefix {
-            return Some(name.to_vec());
-        }
-        let rest = path.strip_prefix(prefix)?.strip_prefix(b"/")?;
-        Some(joined(name, rest))
-    })
-}
-
 /// What must hold after any push, however it ended: whole files only, nothing of nobody's, and
 /// nothing gone that may not go.
 pub struct Safety<'a> {
-    pub scenario: &'a Scenario,
-    /// DEST before the first push.
-    pub original: &'a Tree,
+    pub past: Past<'a>,
     pub wanted: &'a Wanted,
-    pub rename: Option<&'a [u8]>,
-    pub source_history: &'a History,
-    pub target_history: &'a History,
     /// Any push so far may delete.
     pub may_delete: bool,
     /// A power cut may have left anything in files that were under way.
@@ -384,11 +423,11 @@ impl Safety<'_> {
     pub fn check(&self, found: &Tree) -> Vec<String> {
         let mut lines = Vec::new();
         for (path, entry) in &found.entries {
-            if !is_ours(path) && !self.target_history.concerns(path) {
+            if !is_ours(path) && !self.past.target_history.concerns(path) {
                 self.check_entry(path, entry, &mut lines);
             }
         }
-        for (path, entry) in &self.original.entries {
+        for (path, entry) in &self.past.original.entries {
             let is_gone = !found.entries.contains_key(path);
             if is_gone && !self.may_go(path, entry) {
                 lines.push(format!("{}: gone", path.escape_ascii()));
@@ -398,27 +437,28 @@ impl Safety<'_> {
     }
 
     fn check_entry(&self, path: &[u8], entry: &Entry, lines: &mut Vec<String>) {
-        let before = self.original.entries.get(path);
-        let origins = || origins_of(self.scenario, path, self.rename);
-        let is_known = before.is_some() || self.wanted.tree.entries.contains_key(path);
-        if !is_known && !origins().any(|origin| self.source_history.concerns(&origin)) {
+        let is_touched = self.is_touched_at_source(path);
+        let is_known = self.past.original.entries.contains_key(path)
+            || self.wanted.tree.entries.contains_key(path);
+        if !is_known && !is_touched {
             lines.push(format!("{}: came from nowhere", path.escape_ascii()));
             return;
         }
         let Some(bytes) = entry.bytes() else {
             return;
         };
-        let is_old = before.is_some_and(|before| before.content == entry.content);
-        let is_version = origins().any(|origin| {
-            let versions = self.source_history.versions.get(&origin);
-            versions.is_some_and(|versions| versions.iter().any(|version| ***version == *bytes))
-        });
-        if is_old || is_version || self.may_be_torn {
+        let sent = self.past.sent(path);
+        let before = self.past.original_bytes(path);
+        // One that grew while it was open is sent as long as it was at the opening.
+        let is_beginning = || {
+            let was_so_long = sent.iter().any(|version| version.len() == bytes.len());
+            was_so_long && sent.iter().any(|version| version.starts_with(bytes))
+        };
+        let is_whole = before == Some(bytes) || sent.contains(&bytes);
+        if is_whole || (is_touched && is_beginning()) || self.may_be_torn {
             return;
         }
-        let versions = origins().filter_map(|origin| self.source_history.versions.get(&origin));
-        let parts = versions.flatten().map(|version| &***version);
-        let parts: Vec<&[u8]> = parts.chain(before.and_then(Entry::bytes)).collect();
+        let parts = [&sent[..], before.as_slice()].concat();
         let wanted = self.wanted.tree.entries.get(path);
         let is_believed = wanted.is_some_and(|wanted| passes_for(entry, wanted));
         if self.may_be_mixed && is_mixture(bytes, &parts) {
@@ -435,11 +475,14 @@ impl Safety<'_> {
         }
     }
 
+    fn is_touched_at_source(&self, path: &[u8]) -> bool {
+        let mut origins = self.past.origins_of(path);
+        origins.any(|origin| self.past.source_history.concerns(&origin))
+    }
+
     /// Whether an entry of the target may be gone.
     fn may_go(&self, path: &[u8], entry: &Entry) -> bool {
-        let origins = || origins_of(self.scenario, path, self.rename);
-        if self.target_history.concerns(path) || origins().any(|o| self.source_history.concerns(&o))
-        {
+        if self.past.target_history.concerns(path) || self.is_touched_at_source(path) {
             return true;
         }
         for prefix in prefixes(path) {
@@ -450,7 +493,7 @@ impl Safety<'_> {
             let was = if prefix == path {
                 entry
             } else {
-                &self.original.entries[prefix]
+                &self.past.original.entries[prefix]
             };
             let is_conflict = (was.meta.kind == Kind::Dir) != (wanted.meta.kind == Kind::Dir);
             let is_full = prefix != path;

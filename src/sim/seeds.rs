@@ -74,6 +74,10 @@ const FOUND: &[(u64, &str)] = &[
         5465,
         "a part stayed beside a file that had its content by then and only got its time",
     ),
+    (
+        2_023_705,
+        "a META for an owner gave the source's time to what somebody had just written at the target",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {

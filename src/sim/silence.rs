@@ -248,6 +248,7 @@ fn missing(count: usize) -> Vec<u8> {
         dir: ROOT,
         name: Name::new(&[b'n'; 200]).unwrap(),
         meta: META,
+        sets_time: true,
     };
     frame(FrameKind::Pack, |writer| {
         (0..count).for_each(|_| op.encode(writer));

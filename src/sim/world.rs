@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::disk::SimDisk;
 use super::fault::Crash;
 use super::net::NetOptions;
-use super::oracle::{self, Expected, Facts, History, Safety, Wanted};
+use super::oracle::{self, Expected, Facts, History, Past, Safety, Wanted};
 use super::prng::Prng;
 use super::ring::{SimRing, SimWorld};
 use super::scenario::{
@@ -99,6 +99,8 @@ pub struct World {
     may_be_mixed: bool,
     /// And so while a local user of the target may have worked in the same file.
     is_shared: bool,
+    /// Some push so far went by content, and so.
+    is_redated: bool,
     summary: Summary,
 }
 
@@ -160,6 +162,7 @@ impl World {
             may_be_torn: false,
             may_be_mixed: false,
             is_shared: false,
+            is_redated: false,
             summary: Summary::default(),
             scenario,
             disks,
@@ -192,9 +195,7 @@ impl World {
             disk.set_capacity(disk.used_bytes() + bytes, u64::MAX);
         }
         self.let_users_in(weather.changes_per_mille);
-        let before = self.disks[TARGET]
-            .snapshot(ABOVE_DEST)
-            .map_err(|e| e.to_string())?;
+        let before = self.above_dest()?;
         self.may_delete |= policy.delete && !policy.dry_run;
         let end = self.push(policy, Some(weather))?;
         let was_touched = weather.changes_per_mille != [0, 0];
@@ -203,9 +204,7 @@ impl World {
         }
         self.disks[TARGET].set_capacity(u64::MAX / 2, u64::MAX);
         if policy.dry_run && weather.changes_per_mille[TARGET] == 0 && end.died.is_none() {
-            let after = self.disks[TARGET]
-                .snapshot(ABOVE_DEST)
-                .map_err(|e| e.to_string())?;
+            let after = self.above_dest()?;
             all_good("a dry run changed the target", before.diff(&after))?;
         }
         let kept = oracle::partials(&self.dest_tree());
@@ -214,7 +213,9 @@ impl World {
         self.was_unsynced |= may_tear && !policy.dry_run;
         let is_in_place = policy.in_place && !policy.dry_run;
         self.may_be_mixed |= is_in_place;
-        self.is_shared |= is_in_place && weather.changes_per_mille[TARGET] > 0;
+        let has_user = weather.changes_per_mille[TARGET] > 0;
+        self.is_shared |= is_in_place && has_user;
+        self.is_redated |= policy.sameness == Sameness::Content && has_user;
         self.bury(&end);
         self.check_safety()?;
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
@@ -259,11 +260,8 @@ impl World {
         if self.is_refused() {
             let end = self.push(policy, None)?;
             let is_refused = matches!(end.outcome, Some(Err(SessionError::Refused(_))));
-            return if is_refused {
-                Ok(())
-            } else {
-                Err(format!("not refused: {:?}", end.outcome))
-            };
+            let not_refused = || format!("not refused: {:?}", end.outcome);
+            return is_refused.then_some(()).ok_or_else(not_refused);
         }
         let mut outcomes = Vec::new();
         let partials_before = oracle::partials(&before);
@@ -285,9 +283,7 @@ impl World {
         if policy.sameness == Sameness::Content {
             self.summary.lookalikes += oracle::lookalikes(&expected, &before);
         }
-        let after = self.disks[TARGET]
-            .snapshot(ABOVE_DEST)
-            .map_err(|e| e.to_string())?;
+        let after = self.above_dest()?;
         let was_changed = |history: &Mutex<History>| !locked(history).touched.is_empty();
         let may_hide = was_changed(&self.source_history) || was_changed(&self.target_history);
         if exit == Exit::Ok && !may_hide {
@@ -300,9 +296,9 @@ impl World {
             && exit == Exit::Ok
             && !self.scenario.disks[TARGET].is_volatile
         {
-            let before = self.dest_tree();
+            let before = expected.in_charge_of(self.dest_tree());
             self.restart(TARGET, Crash::PowerCut);
-            let lines = before.without_ours().diff(&self.dest_tree().without_ours());
+            let lines = before.diff(&expected.in_charge_of(self.dest_tree()));
             all_good("a power cut took what was reported as durable", lines)?;
         }
         Ok(())
@@ -392,15 +388,12 @@ impl World {
     ) -> Result<(), String> {
         let (source, target) = (locked(&self.source_history), locked(&self.target_history));
         let facts = Facts {
-            is_shared: self.is_shared,
-            scenario: &self.scenario,
-            rename: self.rename(),
-            source_history: &source,
-            target_history: &target,
+            past: self.past(&source, &target),
             rights: self.scenario.rights(),
             root_is_listed: wanted.root_is_listed,
             may_touch_root,
-            original: &self.original,
+            is_shared: self.is_shared,
+            is_redated: self.is_redated,
             is_by_content: policy.sameness == Sameness::Content,
         };
         let lines = oracle::check_equal(expected, &self.dest_tree(), &facts);
@@ -411,12 +404,8 @@ impl World {
         let (source, target) = (locked(&self.source_history), locked(&self.target_history));
         let wanted = self.wanted();
         let safety = Safety {
-            scenario: &self.scenario,
-            original: &self.original,
+            past: self.past(&source, &target),
             wanted: &wanted,
-            rename: self.rename(),
-            source_history: &source,
-            target_history: &target,
             may_delete: self.may_delete,
             may_be_torn: self.may_be_torn,
             may_be_mixed: self.may_be_mixed,
@@ -424,6 +413,16 @@ impl World {
         all_good("unsafe", safety.check(&self.dest_tree()))?;
         all_good("written through another name", self.changed_links())?;
         all_good("outside of DEST", self.sentinels.diff(&self.outside()))
+    }
+
+    fn past<'a>(&'a self, source: &'a History, target: &'a History) -> Past<'a> {
+        Past {
+            scenario: &self.scenario,
+            original: &self.original,
+            rename: self.rename(),
+            source_history: source,
+            target_history: target,
+        }
     }
 
     /// Other names of files below DEST whose content is not what it was.
@@ -470,6 +469,11 @@ impl World {
             DEST
         };
         self.disks[TARGET].snapshot(path).unwrap_or_default()
+    }
+
+    fn above_dest(&self) -> Result<Tree, String> {
+        let tree = self.disks[TARGET].snapshot(ABOVE_DEST);
+        tree.map_err(|error| error.to_string())
     }
 
     /// Everything of the target's host that no push may touch, but for the times of what is

@@ -69,7 +69,8 @@ impl Unsure {
                     content_differs: false,
                     ..change
                 };
-                (Verdict::FixMeta, Some(change), None)
+                let sets_time = change.mtime_differs;
+                (Verdict::FixMeta { sets_time }, Some(change), None)
             }
         }
     }
@@ -345,7 +346,9 @@ impl Merge {
             if !differs.is_unsure {
                 each(index, differs.change(kind, What::Meta));
             }
-            return Verdict::FixMeta;
+            return Verdict::FixMeta {
+                sets_time: differs.mtime,
+            };
         }
         Verdict::Skip
     }

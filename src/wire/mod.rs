@@ -389,7 +389,7 @@
 //! | 3 | FILE | `meta`, length `u32` ≤ 262,144, content | kind: file |
 //! | 4 | SYMLINK | `meta`, target `text` 1 to 4095 bytes without NUL | kind: symlink |
 //! | 5 | NODE | `meta`, rdev `u64` | kind: fifo, socket or device |
-//! | 6 | META | `meta` | any kind but directory |
+//! | 6 | META | `meta`, sets time `flag` | any kind but directory |
 //! | 7 | BEGIN | file `u32`, `meta`, size `u64` < 2^63, block bytes `u32` | kind: file |
 //! | 8 | CLOSE | has meta `flag`, then `meta` if 1 | kind: directory |
 //!
@@ -412,8 +412,9 @@
 //! half of it (but of a file that is updated [in place](#18-in-place)). They do not replace a directory; DELETE goes before, and where a directory that is
 //! not empty had to stay, it is they that fail. A large file replaces in the same
 //! way, at its END. NODE is an error where WELCOME
-//! did not allow it; `rdev` counts for devices. **META** sets owner, mode and mtime of an entry of
-//! that same kind.
+//! did not allow it; `rdev` counts for devices. **META** sets owner and mode of an entry of that same
+//! kind, and, where it *sets time*, its mtime. A source asks for that only where the mtime differs: one
+//! that is left alone shows what somebody does to the entry after the LISTING.
 //!
 //! **BEGIN** announces a large file, whose content comes by DATA under the number `file`: chosen by
 //! the source, used once and counted up like a directory's. At most 256 are begun and not ended. With
@@ -768,7 +769,7 @@
 //! words little-endian, in order.
 //!
 //! What the source concludes holds for the moment at which the digests were made: a file that somebody rewrites between
-//! then and a META for it gets the source's mtime all the same.
+//! then and a META that sets its time gets the source's mtime all the same.
 //!
 //! It is keyed because nothing looks at the bytes again where it agrees: who may write to one of the files
 //! must not be able to make another content that passes for it.

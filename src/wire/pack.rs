@@ -65,11 +65,13 @@ pub enum PackOp<'a> {
         meta: Meta,
         rdev: u64,
     },
-    /// Metadata of an entry that is right otherwise; not for directories.
+    /// Metadata of an entry that is right otherwise; not for directories. Without `sets_time` its
+    /// time was right as well, and stays as it is: it shows what somebody does to it meanwhile.
     Meta {
         dir: DirId,
         name: Name<'a>,
         meta: Meta,
+        sets_time: bool,
     },
     /// A large file begins; DATA or TOKENS, and END follow. `block_bytes`: the entry of that name is
     /// its basis, in blocks of that size; 0: it has none.
@@ -164,9 +166,11 @@ impl<'a> PackOp<'a> {
                 dir,
                 name,
                 ref meta,
+                sets_time,
             } => {
                 placed(writer, META, dir, name);
                 writer.meta(meta);
+                writer.u8(u8::from(sets_time));
             }
             Self::Begin {
                 dir,
@@ -270,6 +274,7 @@ impl<'a> PackOp<'a> {
                 dir,
                 name,
                 meta: reader.meta()?,
+                sets_time: flag(reader, "META flag")?,
             },
             BEGIN => {
                 let file = FileId(reader.u32()?);
@@ -402,7 +407,18 @@ mod tests {
                 },
                 rdev: 9,
             },
-            PackOp::Meta { dir, name, meta },
+            PackOp::Meta {
+                dir,
+                name,
+                meta,
+                sets_time: false,
+            },
+            PackOp::Meta {
+                dir,
+                name,
+                meta,
+                sets_time: true,
+            },
             PackOp::Begin {
                 dir,
                 name,

@@ -41,6 +41,20 @@ fn every_mode_arrives_and_follows_changes_without_content(scene) {
 }
 }
 
+on_routes! { embedded, tcp, unix;
+fn a_mode_is_exact_also_below_a_default_acl_that_takes_from_it(scene) {
+    require!(Need::Root);
+    set_modes(&scene.src(), 0);
+    plant::file(scene.src().join("large"), content::noise(9, 1 << 20));
+    plant::dir(scene.dst());
+    plant::default_acl(scene.dst(), 0o710);
+    scene.assert_pushes::<&str>(&[]);
+    plant::file(scene.dst().join("found"), "by the ACL");
+    let found = std::fs::metadata(scene.dst().join("found")).unwrap();
+    assert_eq!(found.mode() & 0o777, 0o600, "the ACL takes what it is to take");
+}
+}
+
 on_routes! { embedded, tcp, unix, ssh;
 fn a_mode_is_exact_also_where_the_content_changes(scene) {
     require!(Need::Root);
