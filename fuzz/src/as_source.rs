@@ -17,7 +17,7 @@ use sy::wire::head::{FileDigest, chunk_digest, hole_digest};
 use sy::wire::hello::{Hello, Refused, Welcome};
 use sy::wire::list::{ListingReader, Request};
 use sy::wire::owners::{Declared, Mapped};
-use sy::wire::pack::{OP_BYTES_MAX, PackOp};
+use sy::wire::pack::{OP_BYTES_MAX, PackOp, Room};
 use sy::wire::report::{Done, Notice, Report, Stop};
 use sy::wire::sign::{Ask, Section, chunk_bytes_at};
 use sy::wire::{FrameKind, WireError};
@@ -253,7 +253,7 @@ impl AsSource {
             0 => PackOp::Delete {
                 dir,
                 name,
-                makes_room: choices.flag(),
+                room: choices.pick(&[None, Some(Room::ForDir), Some(Room::ForOther)]),
             },
             1 | 2 => PackOp::MakeDir {
                 parent: dir,
@@ -304,6 +304,7 @@ impl AsSource {
                     dir,
                     name,
                     meta: meta(choices, kind),
+                    sets_time: choices.flag(),
                 }
             }
             7 => {

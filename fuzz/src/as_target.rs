@@ -245,13 +245,9 @@ impl AsTarget {
         let is_quiet = matches!(op, PackOp::Delete { .. } | PackOp::Close { meta: None, .. });
         assert!(is_quiet || !policy.dry_run, "changes in a dry run");
         match op {
-            PackOp::Delete {
-                dir,
-                name,
-                makes_room,
-            } => {
+            PackOp::Delete { dir, name, room } => {
                 self.path(dir, name.bytes());
-                assert!(policy.delete || makes_room, "a deletion");
+                assert!(policy.delete || room.is_some(), "a deletion");
             }
             PackOp::MakeDir {
                 parent, name, id, ..

@@ -81,6 +81,7 @@ impl Rig {
             delay_ns_max: 1000,
             short_per_mille: 0,
             reset_after_bytes: [None, None],
+            flip_at_bytes: [None, None],
         };
         if !is_calm {
             weather = RingWeather::random(&mut Prng::new(seed));

@@ -267,8 +267,8 @@ fn placed(tag: u8, dir: u32, name: &[u8]) -> Bytes {
     Bytes::new().u8(tag).u32(dir).name(name)
 }
 
-pub fn op_delete(dir: u32, name: &[u8], makes_room: u8) -> Vec<u8> {
-    placed(1, dir, name).u8(makes_room).0
+pub fn op_delete(dir: u32, name: &[u8], room: u8) -> Vec<u8> {
+    placed(1, dir, name).u8(room).0
 }
 
 pub fn op_mkdir(parent: u32, name: &[u8], id: u32, mode: u16) -> Vec<u8> {
@@ -294,7 +294,7 @@ pub fn op_node(dir: u32, name: &[u8], meta: Meta, rdev: u64) -> Vec<u8> {
 }
 
 pub fn op_meta(dir: u32, name: &[u8], meta: Meta) -> Vec<u8> {
-    placed(6, dir, name).meta(meta).0
+    placed(6, dir, name).meta(meta).u8(1).0
 }
 
 pub fn op_begin(dir: u32, name: &[u8], file: u32, meta: Meta, size: u64) -> Vec<u8> {

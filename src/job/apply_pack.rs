@@ -30,7 +30,7 @@ use crate::ops::op::Progress;
 use crate::ops::{Buf, Disk, Errno};
 use crate::wire::WireError;
 use crate::wire::cursor::Reader;
-use crate::wire::pack::PackOp;
+use crate::wire::pack::{PackOp, Room};
 
 pub struct ApplyPack<D: Disk> {
     tree: Arc<Tree<D>>,
@@ -292,11 +292,7 @@ impl<D: Disk> Applying<'_, D> {
                 id,
                 mode,
             } => self.make_dir(parent, name, id, mode),
-            PackOp::Delete {
-                dir,
-                name,
-                makes_room,
-            } => self.delete(dir, name, makes_room),
+            PackOp::Delete { dir, name, room } => self.delete(dir, name, room),
             PackOp::Begin {
                 dir,
                 name,
@@ -389,31 +385,35 @@ impl<D: Disk> Applying<'_, D> {
         Ok(())
     }
 
-    fn delete(&mut self, id: DirId, name: Name<'_>, makes_room: bool) -> Result<(), WireError> {
+    fn delete(&mut self, id: DirId, name: Name<'_>, room: Option<Room>) -> Result<(), WireError> {
         let (dir, standing) = self.tree.find(id)?;
         if standing != Standing::Listed {
             return Err(WireError::DeleteUnlisted(id.0));
         }
         if self.tree.policy.delete {
-            *self.prune = Prune::begin(self.disk, self.tree, &dir, name.bytes(), self.outcomes);
+            let name = name.bytes();
+            *self.prune = Prune::begin(self.disk, self.tree, &dir, (name, room), self.outcomes);
             return Ok(());
         }
-        if !makes_room {
+        let Some(room) = room else {
             return Err(WireError::DeleteNotAllowed);
-        }
+        };
         if self.tree.policy.dry_run {
             return Ok(());
         }
         let disk = self.disk;
         let cleared = self.in_dir(id)?.and_then(|here| {
-            let remove = || match disk.unlink(&here.fd, name.bytes()) {
-                Err(Errno::ISDIR | Errno::PERM) => disk.remove_dir(&here.fd, name.bytes()),
-                outcome => outcome,
+            let remove = || match room {
+                Room::ForDir => disk.unlink(&here.fd, name.bytes()),
+                Room::ForOther => disk.remove_dir(&here.fd, name.bytes()),
             };
-            match opened_up(disk, &here.dir, &here.fd, remove) {
+            let gone = opened_up(disk, &here.dir, &here.fd, remove);
+            match (room, gone) {
                 // One that is not empty fails the entry that it makes room for; once is enough.
-                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
-                Err(code) => Err((Attempt::Delete, Why::Errno(code))),
+                (_, Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY)) => Ok(()),
+                // Somebody else has made it.
+                (Room::ForDir, Err(Errno::ISDIR)) | (Room::ForOther, Err(Errno::NOTDIR)) => Ok(()),
+                (_, Err(code)) => Err((Attempt::Delete, Why::Errno(code))),
             }
         });
         if let Err((attempt, why)) = cleared {

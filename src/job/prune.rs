@@ -9,6 +9,7 @@ use crate::model::entry::Kind;
 use crate::model::report::{Attempt, Why};
 use crate::ops::op::Progress;
 use crate::ops::{Disk, Errno};
+use crate::wire::pack::Room;
 
 /// A subtree on its way out: the directories from the entry down to where the work is.
 pub struct Prune<D: Disk> {
@@ -26,16 +27,16 @@ struct Level<D: Disk> {
 }
 
 impl<D: Disk> Prune<D> {
-    /// Removes the entry `name` of `dir`; a directory is only looked at here, and `Some` asks to
-    /// be run until it is `Done`.
+    /// Removes the entry `name` of `dir`, unless it is no longer what `room` wants away; a directory
+    /// is only looked at here, and `Some` asks to be run until it is `Done`.
     pub fn begin(
         disk: &D,
         tree: &Tree<D>,
         dir: &Arc<Dir<D>>,
-        name: &[u8],
+        (name, room): (&[u8], Option<Room>),
         outcomes: &mut Outcomes,
     ) -> Option<Self> {
-        remove(disk, tree, dir, name, outcomes).map(|level| Self {
+        remove(disk, tree, dir, (name, room), outcomes).map(|level| Self {
             levels: vec![level],
         })
     }
@@ -62,7 +63,7 @@ impl<D: Disk> Prune<D> {
                 let name = names.split_off(names.len() - usize::from(len));
                 let dir = Arc::clone(&level.dir);
                 let counts = tree.counts();
-                match remove(disk, tree, &dir, &name, outcomes) {
+                match remove(disk, tree, &dir, (&name, None), outcomes) {
                     Some(level) => self.levels.push(level),
                     None if tree.counts().deleted == counts.deleted => level.is_kept = true,
                     None => {}
@@ -94,7 +95,7 @@ fn remove<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
     dir: &Arc<Dir<D>>,
-    name: &[u8],
+    (name, room): (&[u8], Option<Room>),
     outcomes: &mut Outcomes,
 ) -> Option<Level<D>> {
     let fd = match dir.fd(disk, &tree.cache) {
@@ -112,6 +113,9 @@ fn remove<D: Disk>(
             return None;
         }
     };
+    if room.is_some_and(|room| !room.is_taken_by(stat.kind)) {
+        return None; // Somebody else has made it.
+    }
     if stat.kind == Kind::Dir {
         if dir.identity().is_some_and(|(dev, _)| dev != stat.dev) {
             fail(tree, dir, name, Errno::BUSY, outcomes); // A mount point: never emptied.

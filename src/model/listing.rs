@@ -190,14 +190,6 @@ impl Listing {
         }
     }
 
-    /// The kind of the entry of that name; the listing is sorted.
-    pub fn kind_of(&self, name: &[u8]) -> Option<Kind> {
-        let found = self
-            .slots
-            .binary_search_by(|slot| self.name_bytes(slot).cmp(name));
-        found.ok().map(|index| self.kind(index))
-    }
-
     /// Brings the entries of several merged directories into order: of entries with one name a
     /// directory wins, then the lowest origin. Hands the directories that a directory of the same
     /// name hides to `also`, by name and origin.

@@ -32,7 +32,7 @@ use crate::wire::data::{DATA_HEAD_BYTES, End};
 use crate::wire::hello::{Hello, Refused, Welcome};
 use crate::wire::list::{ListingReader, REQUEST_BYTES_MAX, Request, Section, Status};
 use crate::wire::owners::Mapped;
-use crate::wire::pack::PackOp;
+use crate::wire::pack::{PackOp, Room};
 use crate::wire::report::{Done, Notice, Report};
 use crate::wire::{FrameKind, Head, WireError, seal};
 
@@ -1081,18 +1081,17 @@ impl<D: Disk> Source<D> {
             return true;
         }
         let building = &mut self.packer.building;
-        while let Some((name, makes_room)) = deletes.peek() {
+        while let Some((name, room)) = deletes.peek() {
             // What could not be read may be the directory that wins this name: after a failed scan
             // none of the target's makes room for a file.
-            let is_for_dir = makes_room && plan.listing.kind_of(name) == Some(Kind::Dir);
-            if !self.scan_failed || is_for_dir {
+            if !self.scan_failed || room == Some(Room::ForDir) {
                 let name = Name::new(name).expect("listed as a Name");
                 let mut op = [0; crate::wire::pack::OP_BYTES_MAX];
                 let mut writer = Writer::new(&mut op);
                 PackOp::Delete {
                     dir: id,
                     name,
-                    makes_room,
+                    room,
                 }
                 .encode(&mut writer);
                 let len = writer.at();

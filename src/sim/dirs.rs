@@ -146,7 +146,8 @@ fn what_a_deletion_leaves_is_as_closed_as_it_was() {
             disk.fail_name(name.as_bytes(), CallKind::Unlink, Errno::ACCESS);
         }
         let mut outcomes = Outcomes::default();
-        let mut prune = Prune::begin(&disk, &tree, &tree.root, b"d", &mut outcomes).unwrap();
+        let mut prune =
+            Prune::begin(&disk, &tree, &tree.root, (b"d", None), &mut outcomes).unwrap();
         assert!(prune.run(&disk, &tree, &mut outcomes) == Progress::Again);
         assert_eq!(mode(&disk, "/t/d/full"), 0o755, "in its middle");
         if is_broken_off {

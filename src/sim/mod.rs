@@ -6,7 +6,7 @@
 //! | outside | here | what it may do |
 //! |---|---|---|
 //! | `PosixDisk` | [`SimDisk`] | fail or crash before any call, lose what was not synced |
-//! | TCP | [`SimNet`] | cut, delay, stall and reset a stream at any byte |
+//! | TCP | [`SimNet`] | cut, delay, stall and reset a stream at any byte, turn over a bit |
 //! | the ring and the pool | [`SimRing`] | end operations short, late and in any order |
 //! | the clocks | [`SimClock`] | stand still until somebody moves it |
 //! | local users | [`SimDisk::before_each_call`] | change the tree between any two calls |

@@ -23,6 +23,8 @@ pub struct NetOptions {
     /// Resets the connection when that many bytes have arrived: from the end that `connect`
     /// names first, and from the other.
     pub reset_after_bytes: [Option<u64>; 2],
+    /// Turns over a bit of the byte at this place of what either end sends.
+    pub flip_at_bytes: [Option<u64>; 2],
 }
 
 impl NetOptions {
@@ -34,6 +36,7 @@ impl NetOptions {
             delay_ns_max: prng.skewed(50_000_000),
             short_per_mille: u32::try_from(prng.below(500)).expect("below 500"),
             reset_after_bytes: [None, None],
+            flip_at_bytes: [None, None],
         }
     }
 }
@@ -63,6 +66,7 @@ pub struct SimNet {
 struct End {
     options: NetOptions,
     reset_after_bytes: Option<u64>,
+    flip_at_bytes: Option<u64>,
     /// Sent and not yet there, with the moments at which they will be.
     on_the_way: VecDeque<(Moment, Vec<u8>)>,
     /// There and not yet received.
@@ -79,11 +83,14 @@ struct End {
 }
 
 impl End {
-    fn new(options: &NetOptions, reset_after_bytes: Option<u64>, now: Moment) -> Self {
+    /// The end that `connect` names at place `which`.
+    fn new(options: &NetOptions, which: usize, now: Moment) -> Self {
         assert!(options.capacity_bytes > 0 && options.segment_bytes_max > 0);
+        let reset_after_bytes = options.reset_after_bytes[which];
         Self {
             options: options.clone(),
             reset_after_bytes,
+            flip_at_bytes: options.flip_at_bytes[which],
             on_the_way: VecDeque::new(),
             arrived: VecDeque::new(),
             last_arrival: now,
@@ -139,10 +146,9 @@ impl SimNet {
 
     /// A new connection; its two ends.
     pub fn connect(&mut self, options: &NetOptions, now: Moment) -> (StreamId, StreamId) {
-        let [first, second] = options.reset_after_bytes;
         let id = u32::try_from(self.ends.len()).expect("few streams");
-        self.ends.push(End::new(options, first, now));
-        self.ends.push(End::new(options, second, now));
+        self.ends.push(End::new(options, 0, now));
+        self.ends.push(End::new(options, 1, now));
         if options.reset_after_bytes.contains(&Some(0)) {
             self.reset(StreamId(id), now);
         }
@@ -179,8 +185,15 @@ impl SimNet {
                 .index(rest.len().min(end.options.segment_bytes_max));
             let delay_ns = self.prng.below(end.options.delay_ns_max + 1);
             end.last_arrival = end.last_arrival.max(Moment(now.0 + delay_ns));
-            end.on_the_way
-                .push_back((end.last_arrival, rest[..cut].to_vec()));
+            let mut segment = rest[..cut].to_vec();
+            let at = end.sent_bytes + (kept - rest.len()) as u64;
+            let flipped = end
+                .flip_at_bytes
+                .and_then(|flip_at| flip_at.checked_sub(at));
+            if let Some(byte) = flipped.and_then(|at| segment.get_mut(usize::try_from(at).ok()?)) {
+                *byte ^= 1 << (at % 8);
+            }
+            end.on_the_way.push_back((end.last_arrival, segment));
             rest = &rest[cut..];
         }
         end.sent_bytes += len as u64;
@@ -332,6 +345,7 @@ mod tests {
             delay_ns_max: 10,
             short_per_mille: 300,
             reset_after_bytes: [None, None],
+            flip_at_bytes: [None, None],
         }
     }
 
@@ -360,6 +374,36 @@ mod tests {
         assert_eq!(drain(&mut net, b, at), (b"x".to_vec(), Moved::NotNow));
         assert_eq!(net.send(a, b"y", at), Moved::Bytes(1));
         assert_eq!(net.traffic(a), (2, 1));
+    }
+
+    #[test]
+    fn one_bit_of_one_byte_is_turned_over_on_the_way() {
+        for seed in 0..50 {
+            let mut net = SimNet::new(Prng::new(seed));
+            let flip_at = seed % 10;
+            let options = NetOptions {
+                flip_at_bytes: [Some(flip_at), None],
+                ..plain(64)
+            };
+            let (a, b) = net.connect(&options, Moment(0));
+            let mut sent = 0;
+            while sent < 10 {
+                let Moved::Bytes(bytes) = net.send(a, &[0; 10][sent..], Moment(0)) else {
+                    panic!("there is room");
+                };
+                sent += bytes;
+            }
+            let (received, _) = drain(&mut net, b, Moment(10_000));
+            let spoiled: Vec<usize> = (0..10).filter(|at| received[*at] != 0).collect();
+            assert_eq!(
+                (received.len(), spoiled),
+                (10, vec![usize::try_from(flip_at).unwrap()])
+            );
+            assert_eq!(
+                received.iter().map(|byte| byte.count_ones()).sum::<u32>(),
+                1
+            );
+        }
     }
 
     #[test]

@@ -85,6 +85,10 @@ pub struct Weather {
     pub changes_per_mille: [u32; 2],
     /// Room for content at the target beyond what is there.
     pub room_bytes: Option<u64>,
+    /// Another client pushes the same at the same time.
+    pub has_rival: bool,
+    /// A bit of the byte at this place is turned over on the way, as it may be of either end's.
+    pub flip_at_bytes: [Option<u64>; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +108,16 @@ pub struct Stall {
 }
 
 impl Scenario {
+    /// Without second clients and spoiled bytes, which seeds from before them know nothing of.
+    #[cfg(test)]
+    pub fn uncrowded(mut self) -> Self {
+        for weather in &mut self.weathers {
+            weather.has_rival = false;
+            weather.flip_at_bytes = [None, None];
+        }
+        self
+    }
+
     pub fn new(seed: u64) -> Self {
         let mut prng = Prng::new(seed);
         let is_pair = prng.chance(250);
@@ -191,6 +205,10 @@ impl Scenario {
         weathers
             .iter_mut()
             .for_each(|it| it.aim(&mut aimed, is_pair));
+        let mut crowded = Prng::new(seed ^ 0x6372_6f77);
+        if !is_pair {
+            weathers.iter_mut().for_each(|it| it.crowd(&mut crowded));
+        }
         let sameness = draw_sameness(&mut compared);
         let in_place = placed.chance(400);
         let is_left_alone = weathers.iter().all(|it| it.changes_per_mille[TARGET] == 0);
@@ -366,7 +384,20 @@ impl Weather {
             rings: [RingWeather::random(prng), RingWeather::random(prng)],
             policy: draw_policy(prng),
             room_bytes: prng.chance(50).then(|| prng.skewed(2_000_000)),
+            has_rival: false,
+            flip_at_bytes: [None, None],
         }
+    }
+
+    /// At times a second client is at the same work (not in place: of two at once nobody says what a file is), and
+    /// at times the line spoils a byte.
+    fn crowd(&mut self, prng: &mut Prng) {
+        let may_have_rival = prng.chance(200);
+        let dies_at_source = self.crash.is_some_and(|planned| planned.side == SOURCE);
+        self.has_rival = may_have_rival && !self.policy.in_place && !dies_at_source;
+        let is_spoiled = prng.chance(100);
+        self.flip_at_bytes =
+            [(); 2].map(|()| (is_spoiled && prng.chance(600)).then(|| prng.skewed(500_000)));
     }
 
     /// At times what goes wrong goes wrong where a promise hangs by one call.

@@ -1,7 +1,8 @@
 //! Seeds that `cargo test` runs: some thousand that nobody looked at, and those that found
 //! something once, each with its story. `sy-sim` runs any other.
 
-use super::world;
+use super::scenario::Scenario;
+use super::world::{self, World};
 
 /// Seeds of each half; both halves run side by side.
 const SEEDS_COUNT: u64 = 3000;
@@ -78,12 +79,16 @@ const FOUND: &[(u64, &str)] = &[
         2_023_705,
         "a META for an owner gave the source's time to what somebody had just written at the target",
     ),
+    (
+        7485,
+        "a push that made room for a directory deleted the one that another push had made meanwhile",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let mut count = 0;
     let mut failures = Vec::new();
-    let (mut matched_bytes, mut lookalikes, mut resumed) = (0, 0, 0);
+    let (mut matched_bytes, mut lookalikes, mut resumed, mut rivals) = (0, 0, 0, 0);
     for seed in seeds {
         count += 1;
         match world::run(seed) {
@@ -91,6 +96,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
                 matched_bytes += summary.matched_bytes;
                 lookalikes += summary.lookalikes;
                 resumed += summary.resumed;
+                rivals += summary.rivals;
             }
             Err(what) => failures.push(format!("seed {seed}: {what}")),
         }
@@ -98,6 +104,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(matched_bytes > 0, "no seed has sent a delta");
     assert!(lookalikes > 0, "no seed has compared contents");
+    assert!(rivals > 0, "no seed has had two clients");
     assert!(resumed > 0, "no seed has gone on from what was kept");
     report(count);
 }
@@ -119,8 +126,11 @@ fn pushes_from_as_many_other_seeds_do_so_too() {
 #[test]
 fn seeds_that_found_something_once_find_nothing_any_more() {
     for (seed, story) in FOUND {
-        if let Err(what) = world::run(*seed) {
-            panic!("seed {seed}, which found that {story}: {what}");
+        let as_it_was = World::new(Scenario::new(*seed).uncrowded()).run();
+        for outcome in [as_it_was, world::run(*seed)] {
+            if let Err(what) = outcome {
+                panic!("seed {seed}, which found that {story}: {what}");
+            }
         }
     }
 }

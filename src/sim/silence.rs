@@ -51,6 +51,7 @@ fn net(capacity_bytes: usize) -> NetOptions {
         delay_ns_max: 1000,
         short_per_mille: 0,
         reset_after_bytes: [None, None],
+        flip_at_bytes: [None, None],
     }
 }
 

@@ -3,64 +3,31 @@
 //! then in the calm, in which it has to succeed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::disk::SimDisk;
 use super::fault::Crash;
-use super::net::NetOptions;
 use super::oracle::{self, Expected, Facts, History, Past, Safety, Wanted};
 use super::prng::Prng;
-use super::ring::{SimRing, SimWorld};
+use super::ring::SimWorld;
 use super::scenario::{
-    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, Stall, TARGET,
-    Weather, link_path,
+    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, TARGET, Weather,
+    link_path,
 };
 use super::tree::Tree;
 use super::user::{User, locked};
-use crate::client::sources;
-use crate::engine::shard::{PortKey, Shard};
-use crate::job::Work;
-use crate::limits::BLOCK_BYTES;
 use crate::model::entry::Kind;
-use crate::model::id::SessionId;
-use crate::model::module::{Module, ModuleName, ModuleTable};
 use crate::model::policy::{Durability, Policy, Sameness};
-use crate::model::report::{Exit, Tell, Totals};
-use crate::model::time::Moment;
-use crate::ops::op::StreamId;
-use crate::ops::{BlockPool, Disk};
-use crate::session::target::{Doorkeeper, Exports, OwnRights};
-use crate::session::{Session, SessionError, Source, Target};
-use crate::wire::hello::Hello;
+use crate::model::report::Exit;
+use crate::session::SessionError;
 
-type SimShard = Shard<SimDisk, SimRing<Work<SimDisk>>>;
+mod push;
 
-/// Virtual time without a disk call or traffic worth the name after which the sides are taken
-/// to wait for each other: more than twice as long as a session is patient.
-const STUCK_SECONDS: u64 = 400;
-/// Bytes that signs of life may come to in that time.
-const STUCK_BYTES: u64 = 4096;
-/// Silence of the peer after which a session gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+use push::End;
+
 /// Pushes in the calm until one succeeds: the first may find what the weather left.
 const CALM_PUSHES_MAX: usize = 3;
-
-thread_local! {
-    /// Blocks are leaked, as an arena's are; those of a world that is over serve the next.
-    static POOLS: RefCell<HashMap<usize, Vec<BlockPool>>> = RefCell::default();
-}
-
-fn take_pool(blocks_count: usize) -> BlockPool {
-    let known = POOLS.with_borrow_mut(|pools| pools.get_mut(&blocks_count)?.pop());
-    known.unwrap_or_else(|| {
-        let block = || &mut *Box::leak(vec![0; BLOCK_BYTES].into_boxed_slice());
-        BlockPool::new((0..blocks_count).map(|_| block()).collect())
-    })
-}
 
 /// What a seed came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,11 +43,14 @@ pub struct Summary {
     /// Partial files that a push left, and those that one which succeeded has gone on from.
     pub kept: u64,
     pub resumed: u64,
+    /// Pushes of two clients at once that both have succeeded.
+    pub rivals: u64,
 }
 
 pub struct World {
     scenario: Scenario,
     prng: Prng,
+    rival_prng: Prng,
     shared: Rc<RefCell<SimWorld>>,
     /// The processes that run now; a pair's are the same.
     disks: [SimDisk; 2],
@@ -102,27 +72,6 @@ pub struct World {
     /// Some push so far went by content, and so.
     is_redated: bool,
     summary: Summary,
-}
-
-/// How one push ended.
-struct End {
-    /// `None`: the source died, or had nothing to start with.
-    outcome: Option<Result<(Exit, Option<Durability>), SessionError>>,
-    totals: Totals,
-    tells: Vec<Tell>,
-    died: Option<(usize, Crash)>,
-    /// Frames that targets which are over still count as theirs.
-    frames_kept: usize,
-}
-
-/// One process with its shard.
-struct Side {
-    /// SOURCE or TARGET; a pair is the source.
-    which: usize,
-    shard: SimShard,
-    disk: SimDisk,
-    stream: Option<StreamId>,
-    sessions_left: usize,
 }
 
 /// Runs one seed; what is wrong, in words, where something is.
@@ -152,6 +101,7 @@ impl World {
         scenario.plant(&disks);
         let mut world = Self {
             prng,
+            rival_prng: Prng::new(scenario.seed ^ 0x7269_7661),
             shared,
             original: Tree::default(),
             sentinels: Tree::default(),
@@ -221,7 +171,10 @@ impl World {
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
         // Without a sync, a power cut right after the report may take what it reported.
         let is_promised = policy.durability != Durability::None || end.died.is_none();
-        if is_success && is_promised && !policy.dry_run && !was_touched {
+        let has_failed_rival = end.rival.as_ref().is_some_and(|it| *it != Ok(Exit::Ok));
+        self.summary.rivals += u64::from(is_success && end.rival == Some(Ok(Exit::Ok)));
+        let is_alone = !was_touched && !has_failed_rival;
+        if is_success && is_promised && !policy.dry_run && is_alone {
             let wanted = self.wanted();
             let before = match self.rename() {
                 Some(_) => before,
@@ -324,14 +277,15 @@ impl World {
             return Err(format!("parts that nobody wanted were kept: {kept:?}"));
         }
         // Between removing the part and the rename, or unable to remove it; or a look at the content found a
-        // difference that size and time do not tell, so that nothing is sent.
+        // difference that size and time do not tell, so that nothing is sent; or the one client broke off in a file
+        // that the other had finished.
         let may_stay = weathers.iter().any(|weather| {
             let has_crashed = weather
                 .crash
                 .is_some_and(|planned| *is_pair || planned.side == TARGET);
             let looked_closer = weather.policy.sameness == Sameness::Content
                 && policy.sameness != Sameness::Content;
-            has_crashed || weather.hinders_removal() || looked_closer
+            has_crashed || weather.hinders_removal() || looked_closer || weather.has_rival
         });
         let of_whole_files = kept.iter().filter(|(_, is_whole)| *is_whole);
         let lines = of_whole_files.map(|(path, _)| path.clone());
@@ -553,338 +507,6 @@ impl World {
         }
         for (which, mut user) in users {
             self.disks[which].before_each_call(move |disk, _| user.act(disk));
-        }
-    }
-
-    // ---- a push
-
-    fn push(&mut self, policy: Policy, weather: Option<&Weather>) -> Result<End, String> {
-        self.summary.pushes += 1;
-        let temps_before = oracle::temps(&self.dest_tree());
-        // Nobody starts a server or a push in the very tick in which the last one ended.
-        let clock = self.shared.borrow().clock.clone();
-        let pause = Duration::from_millis(self.prng.between(100, 20_000));
-        clock.advance_to(clock.now().plus(pause));
-        self.rejoin();
-        let crash = weather.and_then(|weather| weather.crash);
-        let calls_at_start = self.disks[TARGET].calls_count();
-        if let Some(planned) = crash {
-            let disk = &self.disks[planned.side];
-            disk.crash_at_call(disk.calls_count() + planned.at_call);
-            if let Some((kind, number)) = planned.aim {
-                disk.crash_before(kind, number);
-            }
-        }
-        let mut end = End {
-            outcome: None,
-            totals: Totals::default(),
-            tells: Vec::new(),
-            died: None,
-            frames_kept: 0,
-        };
-        let died = |side: usize| crash.map(|planned| (side, planned.crash));
-        let disk = self.disks[SOURCE].clone();
-        let mut sources = sources::open(&disk, &self.scenario.sources);
-        if disk.is_crashed() {
-            end.died = died(SOURCE);
-            return Ok(end);
-        }
-        if sources.origins.is_empty() {
-            return Ok(end);
-        }
-        let Some(doorkeeper) = self.doorkeeper() else {
-            end.died = died(TARGET);
-            return Ok(end);
-        };
-        sources.dest_name = Some(DEST_NAME.into());
-        let module = if self.scenario.module.is_some() {
-            b"m".to_vec()
-        } else {
-            Vec::new()
-        };
-        let dest = if module.is_empty() {
-            DEST
-        } else {
-            &DEST[ABOVE_DEST.len()..]
-        };
-        let components = dest
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty());
-        let hello = Hello {
-            session: SessionId(self.prng.next_u64()),
-            policy,
-            patience: NonZeroU32::new(60),
-            boot_id: disk.boot_id(),
-            sum_key: std::array::from_fn(|_| self.prng.next_u64().to_le_bytes()[0]),
-            module,
-            dest: components.map(<[u8]>::to_vec).collect(),
-            dest_is_relative: false,
-            dest_is_dir: self.scenario.dest_is_dir,
-            single_file: sources.single_file.is_some(),
-        };
-        let mut source = Source::new(hello, policy.allow_empty_source, true, sources);
-        source.look_ahead(self.scenario.look_ahead);
-        source.bound_checks(self.scenario.check_bounds);
-        if let Some(rules) = self.scenario.deltas {
-            source.send_deltas(rules);
-        }
-        let source = Session::Source(Box::new(source));
-        let target = Session::Target(Box::new(Target::new(doorkeeper, self.scenario.stays)));
-        let mut pools = Vec::new();
-        let (sides, key) = self.open(source, target, weather, &mut pools);
-        let stall = weather.and_then(|weather| weather.stall);
-        self.drive(
-            sides,
-            key,
-            stall,
-            crash.map(|planned| planned.crash),
-            &mut end,
-        )?;
-        self.summary.files_sent += end.totals.files_sent;
-        self.summary.matched_bytes += end.totals.matched_bytes;
-        self.summary.disk_calls += self.disks[TARGET].calls_count() - calls_at_start;
-        self.check_returned(pools, &end)?;
-        if weather.is_none() && end.totals.files_resent > 0 {
-            let count = end.totals.files_resent;
-            return Err(format!("sent again, with nobody at a basis: {count} files"));
-        }
-        let target_lives = end
-            .died
-            .is_none_or(|(side, _)| side == SOURCE && !self.scenario.is_pair);
-        let can_tidy_up = |weather: &Weather| {
-            !weather.hinders_removal() && weather.changes_per_mille[TARGET] == 0
-        };
-        if target_lives && weather.is_none_or(can_tidy_up) {
-            let mut temps = oracle::temps(&self.dest_tree());
-            temps.retain(|temp| !temps_before.contains(temp));
-            all_good("a target that is through has left temp files", temps)?;
-        }
-        Ok(end)
-    }
-
-    /// Both ends at their shards, and the source's key.
-    fn open(
-        &mut self,
-        source: Session<SimDisk>,
-        target: Session<SimDisk>,
-        weather: Option<&Weather>,
-        pools: &mut Vec<BlockPool>,
-    ) -> (Vec<Side>, PortKey) {
-        let rings = weather.map_or(self.scenario.calm_rings, |weather| weather.rings);
-        let mut shard = |which: usize| {
-            let pool = take_pool(self.scenario.blocks_counts[which]);
-            pools.push(pool.clone());
-            let ring = SimRing::new(&self.shared, self.disks[which].clone(), rings[which]);
-            Shard::new(ring, pool)
-        };
-        let mut here = shard(SOURCE);
-        if self.scenario.is_pair {
-            let (key, _) = here.open_pair(source, target);
-            let side = Side {
-                which: SOURCE,
-                shard: here,
-                disk: self.disks[SOURCE].clone(),
-                stream: None,
-                sessions_left: 2,
-            };
-            return (vec![side], key);
-        }
-        let mut there = shard(TARGET);
-        let options = NetOptions {
-            reset_after_bytes: weather.map_or([None; 2], |weather| weather.reset_after_bytes),
-            ..self.scenario.net.clone()
-        };
-        let (one, other) = self.shared.borrow_mut().connect(&options);
-        let key = here.open(source, one, Some(PATIENCE));
-        there.open(target, other, Some(PATIENCE));
-        let side = |which: usize, shard, stream| Side {
-            which,
-            shard,
-            disk: self.disks[which].clone(),
-            stream: Some(stream),
-            sessions_left: 1,
-        };
-        (
-            vec![side(SOURCE, here, one), side(TARGET, there, other)],
-            key,
-        )
-    }
-
-    fn doorkeeper(&self) -> Option<Arc<dyn Doorkeeper<SimDisk>>> {
-        let disk = &self.disks[TARGET];
-        let Some(rights) = self.scenario.module else {
-            return Some(Arc::new(OwnRights {
-                is_root: disk.identity().is_root,
-                home: Vec::new(),
-            }));
-        };
-        let name = ModuleName::new(b"m").expect("a plain name");
-        let module = Module {
-            name,
-            root: "/t".into(),
-            read_only: false,
-        };
-        let mut modules = ModuleTable::default();
-        modules.insert(module).expect("the only one");
-        // The server opened it in better times.
-        let root = (0..10_000).find_map(|_| disk.open_operator_dir(ABOVE_DEST).ok())?;
-        let roots = HashMap::from([(b"m".to_vec(), Arc::new(root))]);
-        Some(Arc::new(Exports {
-            modules,
-            roots,
-            rights,
-        }))
-    }
-
-    /// Gives the sides turns and moves the clock until every session is over.
-    fn drive(
-        &mut self,
-        mut sides: Vec<Side>,
-        key: PortKey,
-        mut stall: Option<Stall>,
-        crash: Option<Crash>,
-        end: &mut End,
-    ) -> Result<(), String> {
-        let clock = self.shared.borrow().clock.clone();
-        let calls_at_start = self.disks[TARGET].calls_count();
-        let mut last_progress = (clock.now(), 0, 0);
-        loop {
-            let mut index = 0;
-            while index < sides.len() {
-                let is_dead = turn_until_quiet(&mut sides[index], key, end, clock.now());
-                if is_dead {
-                    let side = sides.remove(index);
-                    let crash = crash.expect("nobody dies unplanned");
-                    end.died = Some((side.which, crash));
-                    let (stream, now) = (side.stream, clock.now());
-                    drop(side);
-                    if crash == Crash::ProcessDeath
-                        && let Some(stream) = stream
-                    {
-                        self.shared.borrow_mut().net.close(stream, now);
-                    }
-                    continue;
-                }
-                if sides[index].sessions_left == 0 {
-                    sides.remove(index);
-                    continue;
-                }
-                index += 1;
-            }
-            if sides.is_empty() {
-                return Ok(());
-            }
-            if let Some(planned) = stall
-                && self.disks[TARGET].calls_count() - calls_at_start > planned.after_calls
-                && let Some(stream) = sides
-                    .iter()
-                    .find(|side| side.which == planned.side)
-                    .and_then(|side| side.stream)
-            {
-                let until = clock.now().plus(Duration::from_secs(planned.seconds));
-                self.shared.borrow_mut().net.stall(stream, until);
-                stall = None;
-            }
-            let due = sides
-                .iter_mut()
-                .filter_map(|side| side.shard.ring_mut().next_due())
-                .min();
-            let Some(due) = due else {
-                return Err(format!("all wait for ever: {}", self.shown(&mut sides)));
-            };
-            clock.advance_to(due);
-            let calls: u64 = self.disks.iter().map(SimDisk::calls_count).sum();
-            let streams = sides.iter().filter_map(|side| side.stream);
-            let traffic = streams.map(|stream| {
-                let (sent, received) = self.shared.borrow().net.traffic(stream);
-                sent + received
-            });
-            let traffic: u64 = traffic.sum();
-            let (moment, calls_then, traffic_then) = last_progress;
-            if calls != calls_then || traffic.abs_diff(traffic_then) > STUCK_BYTES {
-                last_progress = (clock.now(), calls, traffic);
-            } else if clock.now().since(moment) > Duration::from_secs(STUCK_SECONDS) {
-                return Err(format!("stuck: {}", self.shown(&mut sides)));
-            }
-        }
-    }
-
-    fn shown(&self, sides: &mut [Side]) -> String {
-        let side = |side: &mut Side| {
-            let keys = side.shard.keys();
-            let in_flight = side.shard.ring_mut().in_flight_count();
-            format!(
-                "side {} with {} sessions, {in_flight} ops in flight",
-                side.which,
-                keys.len()
-            )
-        };
-        sides.iter_mut().map(side).collect::<Vec<_>>().join("; ")
-    }
-
-    /// Blocks, descriptors and locks are back when the sessions are gone.
-    fn check_returned(&mut self, pools: Vec<BlockPool>, end: &End) -> Result<(), String> {
-        if end.frames_kept > 0 {
-            return Err(format!("{} frames are still counted", end.frames_kept));
-        }
-        for pool in pools {
-            let missing = pool.blocks_count() - pool.free_count();
-            if missing > 0 {
-                return Err(format!("{missing} blocks did not come back"));
-            }
-            POOLS.with_borrow_mut(|pools| pools.entry(pool.blocks_count()).or_default().push(pool));
-        }
-        for (which, disk) in self.disks.iter().enumerate() {
-            let is_dead = end
-                .died
-                .is_some_and(|(side, _)| side == which || self.scenario.is_pair);
-            let (fds, locks) = (disk.open_fds_count(), disk.locks_count());
-            if !is_dead && (fds, locks) != (0, 0) {
-                return Err(format!(
-                    "side {which} still holds {fds} descriptors and {locks} locks"
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Gives a side turns until it waits for others or for time; whether its process has died.
-fn turn_until_quiet(side: &mut Side, key: PortKey, end: &mut End, now: Moment) -> bool {
-    loop {
-        side.shard
-            .turn(None)
-            .expect("a simulated ring does not fail");
-        if side.disk.is_crashed() {
-            return true;
-        }
-        if side.which == SOURCE
-            && let Some(session) = side.shard.find(key)
-        {
-            while let Some(tell) = session.next_tell() {
-                end.tells.push(tell);
-            }
-        }
-        while let Some((_, mut session, _)) = side.shard.next_finished() {
-            side.sessions_left -= 1;
-            while let Some(tell) = session.next_tell() {
-                end.tells.push(tell);
-            }
-            match session {
-                Session::Source(source) => {
-                    end.totals = source.totals();
-                    end.outcome = Some(source.outcome().map_err(Clone::clone));
-                }
-                Session::Target(target) => end.frames_kept += target.frames_held_count(),
-            }
-        }
-        let is_due = side
-            .shard
-            .ring_mut()
-            .next_due()
-            .is_some_and(|due| due <= now);
-        if side.sessions_left == 0 || (side.shard.is_quiet() && !is_due) {
-            return false;
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::model::policy::Sameness;
 use crate::model::report::{Change, What};
 use crate::wire::WireError;
 use crate::wire::hello::Rights;
+use crate::wire::pack::Room;
 
 /// A merge under way.
 pub struct Merge {
@@ -87,7 +88,7 @@ pub struct Merged {
     pub specials_skipped: u64,
 }
 
-/// Names to delete, in order, in one arena: a length byte, a flag byte, the name.
+/// Names to delete, in order, in one arena: a length byte, the code of the room, the name.
 #[derive(Default, Debug)]
 pub struct Deletes {
     bytes: Vec<u8>,
@@ -95,18 +96,19 @@ pub struct Deletes {
 }
 
 impl Deletes {
-    fn push(&mut self, name: &[u8], makes_room: bool) {
+    fn push(&mut self, name: &[u8], room: Option<Room>) {
         self.bytes
             .push(u8::try_from(name.len()).expect("a name has at most 255 bytes"));
-        self.bytes.push(u8::from(makes_room));
+        self.bytes.push(Room::code(room));
         self.bytes.extend_from_slice(name);
     }
 
-    /// The next name, and whether it makes room for an entry of another kind.
-    pub fn peek(&self) -> Option<(&[u8], bool)> {
+    /// The next name, and what it makes room for.
+    pub fn peek(&self) -> Option<(&[u8], Option<Room>)> {
         let len = usize::from(*self.bytes.get(self.at)?);
         let name = &self.bytes[self.at + 2..self.at + 2 + len];
-        Some((name, self.bytes[self.at + 1] == 1))
+        let room = Room::from_code(self.bytes[self.at + 1]).expect("its own");
+        Some((name, room))
     }
 
     pub fn advance(&mut self) {
@@ -180,7 +182,7 @@ impl Merge {
             let verdict = self.both(index, &listing.get(index), target, rules, each);
             self.verdicts.push(verdict);
         } else if rules.delete {
-            self.deletes.push(name, false);
+            self.deletes.push(name, None);
         }
         Ok(())
     }
@@ -303,8 +305,13 @@ impl Merge {
             if verdict == Verdict::Leave && kind != Kind::Dir {
                 return verdict; // A special that is not made takes no room either.
             }
-            if kind == Kind::Dir || was == Kind::Dir {
-                self.deletes.push(source.name.bytes(), true);
+            let room = match (kind, was) {
+                (Kind::Dir, _) => Some(Room::ForDir),
+                (_, Kind::Dir) => Some(Room::ForOther),
+                _ => None,
+            };
+            if room.is_some() {
+                self.deletes.push(source.name.bytes(), room);
             }
             if verdict == Verdict::Send {
                 each(index, change(kind, What::Make));
@@ -479,7 +486,7 @@ mod tests {
         source: &[Entry<'_>],
         target: &[Entry<'_>],
         delete: bool,
-    ) -> (Vec<Verdict>, Vec<(String, bool)>) {
+    ) -> (Vec<Verdict>, Vec<(String, Option<Room>)>) {
         let rules = Rules {
             rights: Rights {
                 owners: true,
@@ -502,8 +509,8 @@ mod tests {
         }
         let mut merged = merge.finish(&listing, rules, true, &mut ignore);
         let mut deletes = Vec::new();
-        while let Some((name, makes_room)) = merged.deletes.peek() {
-            deletes.push((String::from_utf8(name.to_vec()).unwrap(), makes_room));
+        while let Some((name, room)) = merged.deletes.peek() {
+            deletes.push((String::from_utf8(name.to_vec()).unwrap(), room));
             merged.deletes.advance();
         }
         (merged.verdicts, deletes)
@@ -633,7 +640,7 @@ mod tests {
         ];
         assert_eq!(
             merge(&source, &target, true).1,
-            [("a".to_string(), false), ("c".to_string(), false)]
+            [("a".to_string(), None), ("c".to_string(), None)]
         );
         assert_eq!(merge(&source, &target, false).1, []);
     }
@@ -652,7 +659,11 @@ mod tests {
         ];
         let (verdicts, deletes) = merge(&source, &target, false);
         assert_eq!(verdicts, [Verdict::Send, Verdict::Leave, Verdict::Send]);
-        assert_eq!(deletes, [("a".to_string(), true), ("b".to_string(), true)]);
+        let rooms = [Some(Room::ForOther), Some(Room::ForDir)];
+        assert_eq!(
+            deletes,
+            [("a".to_string(), rooms[0]), ("b".to_string(), rooms[1])]
+        );
     }
 
     #[test]

@@ -384,7 +384,7 @@
 //!
 //! | | operation | then | |
 //! |---|---|---|---|
-//! | 1 | DELETE | makes room `flag` | any kind |
+//! | 1 | DELETE | room `u8` | any kind |
 //! | 2 | MKDIR | id `u32`, mode `u16` ≤ 07777 | `dir` is the parent |
 //! | 3 | FILE | `meta`, length `u32` ≤ 262,144, content | kind: file |
 //! | 4 | SYMLINK | `meta`, target `text` 1 to 4095 bytes without NUL | kind: symlink |
@@ -397,7 +397,9 @@
 //! removes the entry and all below it; mount points are never emptied, and the limit counts every
 //! single entry. Without *delete* it is legal only when it **makes room**: something of another kind
 //! will follow under that name; any other is an error. Then it removes a file or an *empty*
-//! directory. An entry that is gone already is no failure. A directory that has a number may be
+//! directory. *room* is 0 where it makes none, 1 where a directory is to come: then only what is no
+//! directory goes; and 2 where anything else is: then only a directory goes. What is of its new kind already,
+//! since another push was faster, stays: it may be in other LISTINGs. An entry that is gone already is no failure. A directory that has a number may be
 //! deleted; what comes for it afterwards fails one by one.
 //!
 //! **MKDIR** makes the directory and declares it as `id`, a number that is new, or that a LIST

@@ -5,7 +5,7 @@ use super::error::WireError;
 use crate::limits::{
     DELTA_BLOCK_BYTES_MAX, DELTA_BLOCK_BYTES_MIN, LINK_TARGET_BYTES_MAX, PACK_FILE_BYTES_MAX,
 };
-use crate::model::entry::Meta;
+use crate::model::entry::{Kind, Meta};
 use crate::model::id::{DirId, FileId};
 use crate::model::name::Name;
 
@@ -19,23 +19,23 @@ pub const OP_BYTES_MAX: usize = 1 + 4 + 1 + 255 + META_BYTES + 4 + 8 + 4;
 ///  | operation | dir | name | then
 ///  | u8        | u32 | name |
 ///
-///  1 DELETE    makes room: flag
+///  1 DELETE    room: u8                        0: it makes none
 ///  2 MKDIR     id: u32 | mode: u16             `dir` is the parent
 ///  3 FILE      meta | length: u32 ≤ 256 KiB | content
 ///  4 SYMLINK   meta | target: text ≤ 4095
 ///  5 NODE      meta | rdev: u64
-///  6 META      meta
+///  6 META      meta | sets time: flag
 ///  7 BEGIN     file: u32 | meta | size: u64 | block bytes: u32
 ///  8 CLOSE     has meta: flag | meta, if 1     no name
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PackOp<'a> {
-    /// Removes an entry, with all below it where the session deletes. `makes_room`: something of
+    /// Removes an entry, with all below it where the session deletes. With `room` something of
     /// another kind will follow under that name; without `--delete` only an empty directory goes.
     Delete {
         dir: DirId,
         name: Name<'a>,
-        makes_room: bool,
+        room: Option<Room>,
     },
     /// Makes a directory, or adopts the one that is there, and declares it as `id`. `mode` holds
     /// until CLOSE.
@@ -87,6 +87,41 @@ pub enum PackOp<'a> {
     Close { dir: DirId, meta: Option<Meta> },
 }
 
+/// What a DELETE makes room for. Somebody else may have made it since the LISTING: then the name
+/// has the kind that it is to have, and stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// What goes is no directory.
+    ForDir,
+    /// What goes is one.
+    ForOther,
+}
+
+impl Room {
+    /// Its byte in the frame.
+    pub fn code(room: Option<Self>) -> u8 {
+        match room {
+            None => 0,
+            Some(Self::ForDir) => 1,
+            Some(Self::ForOther) => 2,
+        }
+    }
+
+    pub fn from_code(code: u8) -> Option<Option<Self>> {
+        match code {
+            0 => Some(None),
+            1 => Some(Some(Self::ForDir)),
+            2 => Some(Some(Self::ForOther)),
+            _ => None,
+        }
+    }
+
+    /// Whether what stands is still what is in its way.
+    pub fn is_taken_by(self, kind: Kind) -> bool {
+        (self == Self::ForOther) == (kind == Kind::Dir)
+    }
+}
+
 impl PackOp<'_> {
     /// The metadata that it sets.
     pub fn meta_mut(&mut self) -> Option<&mut Meta> {
@@ -114,13 +149,9 @@ const CLOSE: u8 = 8;
 impl<'a> PackOp<'a> {
     pub fn encode(&self, writer: &mut Writer<'_>) {
         match *self {
-            Self::Delete {
-                dir,
-                name,
-                makes_room,
-            } => {
+            Self::Delete { dir, name, room } => {
                 placed(writer, DELETE, dir, name);
-                writer.u8(u8::from(makes_room));
+                writer.u8(Room::code(room));
             }
             Self::MakeDir {
                 parent,
@@ -213,7 +244,7 @@ impl<'a> PackOp<'a> {
             DELETE => Self::Delete {
                 dir,
                 name,
-                makes_room: flag(reader, "DELETE flag")?,
+                room: room(reader)?,
             },
             MAKE_DIR => {
                 let id = DirId(reader.u32()?);
@@ -338,6 +369,14 @@ fn placed(writer: &mut Writer<'_>, tag: u8, dir: DirId, name: Name<'_>) {
     writer.name(name.bytes());
 }
 
+fn room(reader: &mut Reader<'_>) -> Result<Option<Room>, WireError> {
+    let code = reader.u8()?;
+    Room::from_code(code).ok_or(WireError::Forbidden {
+        what: "room that DELETE makes",
+        value: u64::from(code),
+    })
+}
+
 fn flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, WireError> {
     match reader.u8()? {
         0 => Ok(false),
@@ -352,7 +391,6 @@ fn flag(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, WireError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::entry::Kind;
     use crate::model::time::Mtime;
 
     fn ops() -> Vec<PackOp<'static>> {
@@ -369,7 +407,17 @@ mod tests {
             PackOp::Delete {
                 dir,
                 name,
-                makes_room: true,
+                room: None,
+            },
+            PackOp::Delete {
+                dir,
+                name,
+                room: Some(Room::ForDir),
+            },
+            PackOp::Delete {
+                dir,
+                name,
+                room: Some(Room::ForOther),
             },
             PackOp::MakeDir {
                 parent: dir,

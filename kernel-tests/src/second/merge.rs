@@ -15,7 +15,7 @@ pub(super) enum Verdict {
     /// It is there, as it is here.
     Same,
     /// Only owner, mode or time differ.
-    Mend,
+    Mend { sets_time: bool },
     /// Nothing is in its way.
     Make,
     /// A directory is where something else should be, or the other way round.
@@ -118,7 +118,9 @@ fn judge(own: &Entry, theirs: &Theirs, welcome: &Welcome) -> Verdict {
         };
     match (same_content, differs) {
         (false, _) => Verdict::Make,
-        (true, true) => Verdict::Mend,
+        (true, true) => Verdict::Mend {
+            sets_time: !same_time,
+        },
         (true, false) => Verdict::Same,
     }
 }

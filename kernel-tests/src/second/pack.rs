@@ -15,9 +15,9 @@ fn placed(operation: u8, dir: u32, name: &[u8]) -> Vec<u8> {
     op
 }
 
-pub(super) fn delete(dir: u32, name: &[u8], makes_room: bool) -> Vec<u8> {
+pub(super) fn delete(dir: u32, name: &[u8], room: u8) -> Vec<u8> {
     let mut op = placed(1, dir, name);
-    op.put(&[u8::from(makes_room)]);
+    op.put(&[room]);
     op
 }
 
@@ -51,9 +51,10 @@ pub(super) fn node(dir: u32, name: &[u8], meta: Meta, rdev: u64) -> Vec<u8> {
     op
 }
 
-pub(super) fn meta(dir: u32, name: &[u8], meta: Meta) -> Vec<u8> {
+pub(super) fn meta(dir: u32, name: &[u8], meta: Meta, sets_time: bool) -> Vec<u8> {
     let mut op = placed(6, dir, name);
     op.put_meta(meta);
+    op.put(&[u8::from(sets_time)]);
     op
 }
 

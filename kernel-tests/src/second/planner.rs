@@ -277,7 +277,7 @@ impl Planner<'_> {
         if complete && self.dir(dir).read_whole {
             for name in &merged.extra {
                 self.counts.deletes_asked += 1;
-                self.change(dir, pack::delete(dir, name, false)).await?;
+                self.change(dir, pack::delete(dir, name, 0)).await?;
             }
         }
         for (entry, verdict) in merged.entries {
@@ -303,12 +303,12 @@ impl Planner<'_> {
         }
         match verdict {
             Verdict::Same => Ok(()),
-            Verdict::Mend => {
+            Verdict::Mend { sets_time } => {
                 self.counts.mended += 1;
                 if self.wishes.dry_run {
                     return Ok(());
                 }
-                let op = pack::meta(dir, &entry.name, entry.meta);
+                let op = pack::meta(dir, &entry.name, entry.meta, sets_time);
                 self.operate(op).await
             }
             Verdict::Enter { differs } => {
@@ -321,7 +321,8 @@ impl Planner<'_> {
                 Ok(())
             }
             Verdict::Replace => {
-                self.change(dir, pack::delete(dir, &entry.name, true))
+                let room = if entry.kind == Kind::Directory { 1 } else { 2 };
+                self.change(dir, pack::delete(dir, &entry.name, room))
                     .await?;
                 self.make(dir, entry).await
             }

@@ -580,7 +580,7 @@ fn frames_out_of_their_time_are_refused(scene) {
         (vec![evil::frame(evil::OWNERS, &evil::owner(2, 7, b""))], "name of an owner"),
         (vec![evil::frame(evil::OWNERS, &evil::owner(2, 7, b"ann")[..7])], "OWNERS frame ends in the middle"),
         (vec![evil::pack(&[vec![9, 0, 0, 0, 0, 1, b'x']])], "PACK operation"),
-        (vec![evil::pack(&[evil::op_delete(ROOT, b"stays", 2)])], "DELETE flag"),
+        (vec![evil::pack(&[evil::op_delete(ROOT, b"stays", 3)])], "room that DELETE makes"),
         (vec![evil::pack(&[Bytes::new().u8(8).u32(ROOT).u8(2).0])], "CLOSE flag"),
     ] {
         println!("{words}");
@@ -654,13 +654,20 @@ fn deletes_stay_within_what_the_session_may_delete(scene) {
     // Neither a full directory without leave, nor anything in a dry run, nor what a link shows.
     let mut evil = listed(scene, 0);
     let file = evil::op_file(ROOT, b"dir", meta(evil::FILE), b"text");
-    evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 1), file]));
+    evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 2), file]));
     evil.send(&evil::done());
     assert_eq!(evil.last(), Last::Report(23, 0, 1), "the one failure is told once");
     let mut evil = listed(scene, evil::DELETE | evil::DRY_RUN);
-    evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 1), evil::op_delete(ROOT, b"stays", 0)]));
+    evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 2), evil::op_delete(ROOT, b"stays", 0)]));
     evil.send(&evil::done());
     assert_eq!(evil.last(), Last::Report(0, 0, 0));
+    // Nor what is of the kind by now that is to come.
+    for rights in [0, evil::DELETE] {
+        let mut evil = listed(scene, rights);
+        evil.send(&evil::pack(&[evil::op_delete(ROOT, b"dir", 1), evil::op_delete(ROOT, b"stays", 2)]));
+        evil.send(&evil::done());
+        assert_eq!(evil.last(), Last::Report(0, 0, 0));
+    }
     let text = |path: &str| std::fs::read_to_string(scene.dst().join(path)).expect("it stays");
     assert_eq!((text("stays").as_str(), text("dir/stays").as_str()), ("stays", "stays"));
     let mut evil = listed(scene, evil::DELETE);

@@ -50,7 +50,7 @@ fn a_mode_is_exact_also_below_a_default_acl_that_takes_from_it(scene) {
     plant::default_acl(scene.dst(), 0o710);
     scene.assert_pushes::<&str>(&[]);
     plant::file(scene.dst().join("found"), "by the ACL");
-    let found = std::fs::metadata(scene.dst().join("found")).unwrap();
+    let found = std::fs::metadata(scene.dst().join("found")).expect("it was just made");
     assert_eq!(found.mode() & 0o777, 0o600, "the ACL takes what it is to take");
 }
 }
