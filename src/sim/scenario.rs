@@ -422,9 +422,9 @@ impl Weather {
         }
     }
 
-    /// The target may fail to remove what it has made.
-    pub fn hinders_removal(&self) -> bool {
-        let faults = self.faults[TARGET];
+    /// A side may fail to read what is there, or to remove what it has made.
+    pub fn hinders(&self, side: usize) -> bool {
+        let faults = self.faults[side];
         faults.io_error_per_mille > 0 || faults.no_fd_per_mille > 0
     }
 }

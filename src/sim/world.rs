@@ -276,16 +276,16 @@ impl World {
         if none_wanted && !kept.is_empty() {
             return Err(format!("parts that nobody wanted were kept: {kept:?}"));
         }
-        // Between removing the part and the rename, or unable to remove it; or a look at the content found a
-        // difference that size and time do not tell, so that nothing is sent; or the one client broke off in a file
-        // that the other had finished.
+        // Between removing the part and the rename, or unable to remove it; or a push that looked at the content broke
+        // off in a file for which this one sends nothing, since it saw a difference that size and time do not tell, or
+        // could not look; or the one client broke off in a file that the other had finished.
         let may_stay = weathers.iter().any(|weather| {
             let has_crashed = weather
                 .crash
                 .is_some_and(|planned| *is_pair || planned.side == TARGET);
-            let looked_closer = weather.policy.sameness == Sameness::Content
-                && policy.sameness != Sameness::Content;
-            has_crashed || weather.hinders_removal() || looked_closer || weather.has_rival
+            let looked_otherwise = weather.policy.sameness == Sameness::Content
+                && (policy.sameness != Sameness::Content || weather.hinders(SOURCE));
+            has_crashed || weather.hinders(TARGET) || looked_otherwise || weather.has_rival
         });
         let of_whole_files = kept.iter().filter(|(_, is_whole)| *is_whole);
         let lines = of_whole_files.map(|(path, _)| path.clone());

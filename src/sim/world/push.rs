@@ -152,9 +152,8 @@ impl World {
         let target_lives = end
             .died
             .is_none_or(|(side, _)| side == SOURCE && !self.scenario.is_pair);
-        let can_tidy_up = |weather: &Weather| {
-            !weather.hinders_removal() && weather.changes_per_mille[TARGET] == 0
-        };
+        let can_tidy_up =
+            |weather: &Weather| !weather.hinders(TARGET) && weather.changes_per_mille[TARGET] == 0;
         if target_lives && weather.is_none_or(can_tidy_up) {
             let mut temps = oracle::temps(&self.dest_tree());
             temps.retain(|temp| !temps_before.contains(temp));
