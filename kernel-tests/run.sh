@@ -56,9 +56,6 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "kernel-tests/run.sh: other kernels, power cuts and containers need root: left out"
     exit 0
 fi
-kernel-tests/kernels.sh
-binaries=$(kernel-tests/static.sh)
-for what in kernels power-cuts; do
-    "$target/release/proof" --binaries "$binaries" --kernels "$target/kernels" "$what"
-done
+kernel-tests/proof.sh kernels
+kernel-tests/proof.sh power-cuts
 docker/run.sh

@@ -391,6 +391,7 @@ fn copies_to_another_place_are_refused_before_anything_is_written(scene) {
     let now = std::fs::read(scene.dst().join("large")).expect("it is there");
     assert!(now.starts_with(&old), "something was written");
     evil.finish();
+    assert!(evil.is_closed(), "its temporary file has gone by then");
 }
 }
 
