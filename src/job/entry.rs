@@ -351,12 +351,11 @@ fn fix_meta<D: Disk>(
         // It changed hands since it was listed; the next push sees what it is now.
         return Err((Attempt::SetMeta, Why::Changing));
     }
-    let dressed = if sets_time {
-        dress_by_name(disk, tree, here, name.bytes(), meta)
-    } else {
-        own_by_name(disk, tree, here, name.bytes(), meta)
-    };
-    dressed.map_err(errno(Attempt::SetMeta))?;
+    own_by_name(disk, tree, here, name.bytes(), meta).map_err(errno(Attempt::SetMeta))?;
+    if sets_time {
+        let timed = disk.set_mtime_at(&here.fd, name.bytes(), meta.mtime);
+        timed.map_err(errno(Attempt::SetMeta))?;
+    }
     if meta.kind == Kind::File {
         partial::forget(disk, tree, &here.dir, &here.fd, name.bytes());
     }

@@ -397,10 +397,11 @@
 //! removes the entry and all below it; mount points are never emptied, and the limit counts every
 //! single entry. Without *delete* it is legal only when it **makes room**: something of another kind
 //! will follow under that name; any other is an error. Then it removes a file or an *empty*
-//! directory. *room* is 0 where it makes none, 1 where a directory is to come: then only what is no
-//! directory goes; and 2 where anything else is: then only a directory goes. What is of its new kind already,
-//! since another push was faster, stays: it may be in other LISTINGs. An entry that is gone already is no failure. A directory that has a number may be
-//! deleted; what comes for it afterwards fails one by one.
+//! directory. *room* is 0 where it makes none; 1 where a directory is to come: then only what is no
+//! directory goes; 2 where anything else is to come: then only a directory goes. What has its new kind
+//! by now, since another push was faster, stays: it may stand in other LISTINGs. An entry that is gone
+//! already is no failure. A directory that has a number may be deleted; what comes for it afterwards
+//! fails one by one.
 //!
 //! **MKDIR** makes the directory and declares it as `id`, a number that is new, or that a LIST
 //! declared for the same parent and name and that is absent. If a directory is there after all (another push

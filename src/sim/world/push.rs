@@ -131,8 +131,8 @@ impl World {
         )));
         let mut pools = Vec::new();
         let mut sides = self.open(source, target, weather, &mut pools);
-        if weather.is_some_and(|weather| weather.has_rival) {
-            self.join(&mut sides, policy, &doorkeeper, weather, &mut pools);
+        if let Some(weather) = weather.filter(|weather| weather.has_rival) {
+            self.join(&mut sides, &doorkeeper, weather, &mut pools);
         }
         drop(doorkeeper);
         let disks: Vec<_> = sides
@@ -225,9 +225,8 @@ impl World {
     fn join(
         &mut self,
         sides: &mut Vec<Side>,
-        policy: Policy,
         doorkeeper: &Arc<dyn Doorkeeper<SimDisk>>,
-        weather: Option<&Weather>,
+        weather: &Weather,
         pools: &mut Vec<BlockPool>,
     ) {
         let disk = self.disks[SOURCE].spawn();
@@ -235,12 +234,13 @@ impl World {
         if sources.origins.is_empty() {
             return;
         }
-        let source = source(&self.scenario, &mut self.rival_prng, &disk, policy, sources);
+        let prng = &mut self.rival_prng;
+        let source = source(&self.scenario, prng, &disk, weather.policy, sources);
         let target = Session::Target(Box::new(Target::new(
             doorkeeper.clone(),
             self.scenario.stays,
         )));
-        let mut shard = self.shard(SOURCE, &disk, weather, pools);
+        let mut shard = self.shard(SOURCE, &disk, Some(weather), pools);
         let (one, other) = self.shared.borrow_mut().connect(&self.scenario.net);
         shard.open(source, one, Some(PATIENCE));
         let there = sides
@@ -301,11 +301,9 @@ impl World {
             while index < sides.len() {
                 let is_dead = turn_until_quiet(&mut sides[index], end, clock.now());
                 if is_dead {
-                    let side = sides.remove(index);
+                    let Side { which, streams, .. } = sides.remove(index);
                     let crash = crash.expect("nobody dies unplanned");
-                    end.died = Some((side.which, crash));
-                    let streams = side.streams.clone();
-                    drop(side);
+                    end.died = Some((which, crash));
                     if crash == Crash::ProcessDeath {
                         let net = &mut self.shared.borrow_mut().net;
                         streams
