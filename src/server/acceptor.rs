@@ -245,9 +245,12 @@ mod tests {
     use super::super::testing::Dir;
     use super::*;
 
+    /// Not by `bind_unix`: its umask is that of every test that runs beside this one.
     fn listen(dir: &Dir) -> Listener {
-        let socket = dir.join("s");
-        Listener::bind(&Listen::Unix { socket }, |_| ()).unwrap()
+        let path = dir.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Listener::Unix { listener, path }
     }
 
     #[test]

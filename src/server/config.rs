@@ -338,8 +338,6 @@ fn module(name: &[u8], root: PathBuf, read_only: bool) -> Result<Module, Wrong> 
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use clap::Parser;
 
     use super::super::testing::Dir;
@@ -355,8 +353,7 @@ mod tests {
 
     fn with_file(text: &str, args: &[&str]) -> Result<ServerConfig, ConfigError> {
         let dir = Dir::new("config");
-        fs::write(dir.join("sy.toml"), text).unwrap();
-        let option = format!("--config={}", dir.join("sy.toml").display());
+        let option = format!("--config={}", dir.write("sy.toml", text).display());
         config(&[&[option.as_str()], args].concat())
     }
 

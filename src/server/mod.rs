@@ -11,8 +11,9 @@ pub mod turned_away;
 
 #[cfg(test)]
 mod testing {
-    use std::fs;
+    use std::fs::{self, Permissions};
     use std::ops::Deref;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,6 +28,14 @@ mod testing {
             let path = std::env::temp_dir().join(own);
             fs::create_dir(&path).unwrap();
             Self(path)
+        }
+
+        /// A file that only its owner may write, whatever the umask is: another test sets it.
+        pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+            path
         }
     }
 

@@ -134,7 +134,7 @@ mod tests {
     fn a_file_of_ours_is_read_also_through_links_of_ours() {
         let dir = Dir::new("operator-file");
         fs::create_dir(dir.join("real")).unwrap();
-        fs::write(dir.join("real/file"), "text").unwrap();
+        dir.write("real/file", "text");
         symlink("real", dir.join("way")).unwrap();
         symlink("./way/../way/file", dir.join("link")).unwrap();
         symlink(dir.join("link"), dir.join("again")).unwrap();
@@ -148,8 +148,7 @@ mod tests {
     #[test]
     fn a_file_that_others_may_write_is_refused() {
         let dir = Dir::new("operator-file-mode");
-        let file = dir.join("file");
-        fs::write(&file, "").unwrap();
+        let file = dir.write("file", "");
         fs::set_permissions(&file, Permissions::from_mode(0o664)).unwrap();
         assert_eq!(read(&file, 1), Err(OperatorFileError::Writable(0o664)));
         fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
@@ -162,8 +161,7 @@ mod tests {
             return; // only root can give files away
         }
         let dir = Dir::new("operator-file-owner");
-        let (file, link) = (dir.join("file"), dir.join("link"));
-        fs::write(&file, "").unwrap();
+        let (file, link) = (dir.write("file", ""), dir.join("link"));
         symlink("file", &link).unwrap();
         std::os::unix::fs::lchown(&link, Some(12345), None).unwrap();
         assert_eq!(read(&link, 1), Err(OperatorFileError::LinkOwner(12345)));
