@@ -82,6 +82,7 @@ impl Rig {
             short_per_mille: 0,
             reset_after_bytes: [None, None],
             flip_at_bytes: [None, None],
+            lies: [None, None],
         };
         if !is_calm {
             weather = RingWeather::random(&mut Prng::new(seed));

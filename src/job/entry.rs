@@ -395,7 +395,7 @@ fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: 
         disk.set_mode(&fd, final_mode(tree, meta))?;
         disk.set_mtime(&fd, meta.mtime)?;
         match tree.policy.durability {
-            Durability::File => disk.sync_file(&fd),
+            Durability::File => tree.sync(disk, &fd),
             Durability::None | Durability::Session => Ok(()),
         }
     });

@@ -13,7 +13,6 @@ use super::entry::{Failed, Here, dress_file, errno, final_mode, write_all};
 use super::own_name::TempName;
 use super::partial;
 use super::tree::Tree;
-use crate::limits::CHUNK_BYTES;
 use crate::model::entry::{Kind, Meta, Stat};
 use crate::model::id::FileId;
 use crate::model::name::Name;
@@ -68,7 +67,7 @@ impl<D: Disk> InPlaceFile<D> {
         if tree.fs.is_volatile {
             return Ok(());
         }
-        disk.sync_file(&self.fd).map_err(errno(Attempt::Sync))
+        tree.sync(disk, &self.fd).map_err(errno(Attempt::Sync))
     }
 
     /// Its mode while it is a mixture: nobody reads new content who may not read it in the end, and nobody
@@ -97,7 +96,8 @@ impl<D: Disk> InPlaceFile<D> {
         let cut = disk.set_size(&self.fd, size);
         cut.map_err(errno(Attempt::Write))?;
         if tree.policy.durability == Durability::File {
-            disk.sync_file(&self.fd).map_err(errno(Attempt::Sync))?;
+            let synced = tree.sync(disk, &self.fd);
+            synced.map_err(errno(Attempt::Sync))?;
         }
         let named = disk.stat_at(dir, name).map_err(errno(Attempt::Stat))?;
         if (named.dev, named.ino) != (self.stat.dev, self.stat.ino) {
@@ -128,9 +128,6 @@ impl<D: Disk> InPlaceFile<D> {
     }
 }
 
-/// Bytes of holes that one job makes. Where they can't be punched they are written, some milliseconds long.
-const PUNCHED_BYTES_MAX: u64 = 8 * 1024 * 1024;
-
 /// Makes a hole where a file has content.
 pub struct Punch<D: Disk> {
     pub file: FileId,
@@ -138,51 +135,33 @@ pub struct Punch<D: Disk> {
     /// The frame that asked for it, which counts as received until then.
     buf: Buf,
     offset: u64,
-    bytes: u64,
+    /// Bytes, a chunk's at most.
+    len: usize,
     /// Out.
     pub result: Result<(), Errno>,
 }
 
 impl<D: Disk> Punch<D> {
-    pub fn new(file: FileId, fd: SharedFd<D>, buf: Buf, offset: u64, bytes: u64) -> Self {
+    pub fn new(file: FileId, fd: SharedFd<D>, buf: Buf, offset: u64, len: usize) -> Self {
         Self {
             file,
             fd,
             buf,
             offset,
-            bytes,
+            len,
             result: Err(Errno::IO),
         }
     }
 
-    /// Takes a hole along that follows on this one.
-    pub fn extend(&mut self, file: FileId, offset: u64, bytes: u64) -> bool {
-        let follows = file == self.file && offset == self.offset + self.bytes;
-        let follows = follows && self.bytes < PUNCHED_BYTES_MAX;
-        if follows {
-            self.bytes += bytes;
-        }
-        follows
-    }
-
     pub fn run(&mut self, disk: &D) {
-        self.result = match disk.punch_hole(&self.fd, self.offset, self.bytes) {
-            Err(Errno::OPNOTSUPP) => self.fill(disk),
+        self.result = match disk.punch_hole(&self.fd, self.offset, self.len as u64) {
+            Err(Errno::OPNOTSUPP) => {
+                let zeros = &mut self.buf[..self.len];
+                zeros.fill(0);
+                write_all(disk, &self.fd, zeros, self.offset)
+            }
             done => done,
         };
-    }
-
-    fn fill(&mut self, disk: &D) -> Result<(), Errno> {
-        let zeros = &mut self.buf[..CHUNK_BYTES];
-        zeros.fill(0);
-        let (mut at, end) = (self.offset, self.offset + self.bytes);
-        while at < end {
-            let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let zeros = &zeros[..rest.min(CHUNK_BYTES)];
-            write_all(disk, &self.fd, zeros, at)?;
-            at += zeros.len() as u64;
-        }
-        Ok(())
     }
 }
 

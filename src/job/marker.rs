@@ -281,9 +281,10 @@ fn read<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Marker, Errno> {
 /// session's and those of dead ones of this boot.
 pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
     let root = tree.root.fd(disk, &tree.cache)?;
-    if let Err(errno) = disk.sync_fs(&root) {
+    let synced = disk.sync_fs(&root);
+    if synced.is_err() || tree.has_failed_sync() {
         spoil(disk, tree);
-        return Err(errno);
+        return synced;
     }
     for met in tree.take_met(|met| met.marker.boot == disk.boot_id()) {
         // Failing to tidy up is no failure of the push; the next one tries again.
@@ -315,11 +316,11 @@ fn remove<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<(), Errno> {
 
 /// A sync has failed: nobody knows of which session's writes. What the markers of this boot stand
 /// for is in doubt from now on, though the host did not crash.
-fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
+pub fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
+    tree.note_failed_sync();
     if let Some(own) = tree.take_own_marker() {
-        // In its place, in the page cache: a disk that has just failed may not take a new file,
-        // and after a crash the boot is another anyway.
-        let _ = put(disk, &own.fd, &NO_BOOT).or_else(|_| put(disk, &own.fd, &NO_BOOT));
+        let _ = disown(disk, &own.fd).or_else(|_| disown(disk, &own.fd));
+        tree.marked(own); // It stays, and its lock says that this session lives.
     }
     let boot = disk.boot_id();
     for met in tree.take_met(|met| met.marker.boot == boot) {
@@ -327,19 +328,43 @@ fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
             boot: NO_BOOT,
             ..met.marker
         };
+        let spoiled = spoil_met(disk, tree, &met);
         // A disk that fails here too has failed the push already, and said so.
-        let _ = rewrite(disk, tree, &met, &marker);
+        let _ = spoiled.or_else(|_| rewrite(disk, tree, &met, &marker));
     }
+}
+
+fn spoil_met<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<(), Errno> {
+    let dir = met.dir.fd(disk, &tree.cache)?;
+    let fd = disk.open_to_write(&dir, &met.name)?;
+    let stat = disk.stat(&fd)?;
+    // Anybody may give a file this name, or this name to a file.
+    let is_ours = stat.kind == Kind::File && stat.nlink == 1 && stat.uid == tree.identity.uid;
+    if !is_ours || stat.size != MARKER_BYTES as u64 {
+        return Err(Errno::PERM);
+    }
+    disown(disk, &fd)
+}
+
+/// In its place, in the page cache: a disk that has just failed may take no new file and no sync,
+/// and after a crash the boot is another anyway.
+fn disown<D: Disk>(disk: &D, marker: &D::Fd) -> Result<(), Errno> {
+    put(disk, marker, &NO_BOOT)
 }
 
 /// At the end of a session: markers from before a crash go, if nothing is left to doubt, and else
 /// learn from when on changes are none of theirs. `is_good`: the session did all it was to do.
 pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_good: bool) {
     for met in tree.take_met(|met| met.marker.boot != disk.boot_id()) {
+        let Ok(dir) = met.dir.fd(disk, &tree.cache) else {
+            continue;
+        };
+        if met.marker.boot == NO_BOOT && !is_dead(disk, &dir, &met.name) {
+            continue; // Its session lives, and what it changes from now on is in doubt, too.
+        }
         if is_good && has_doubtful(disk, tree, &met.dir, met.marker.doubt()) == Ok(false) {
-            let removed = met.dir.fd(disk, &tree.cache);
             // Failing to tidy up is no failure of the push; the next one tries again.
-            let _ = removed.and_then(|dir| remove(disk, &dir, &met.name));
+            let _ = remove(disk, &dir, &met.name);
             continue;
         }
         // A clock that was set back in the crash can't tell before from after.

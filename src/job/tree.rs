@@ -53,6 +53,8 @@ struct State<D: Disk> {
     is_marked: bool,
     /// It stands in ROOT.
     own_marker: Option<marker::Own<D>>,
+    /// A sync has failed, and what it was for is in its place all the same.
+    has_failed_sync: bool,
     /// Markers of other sessions that were met.
     met: Vec<marker::Met<D>>,
     /// The LIST of ROOT came; it comes once.
@@ -174,6 +176,7 @@ impl<D: Disk> Tree<D> {
             counts: Counts::default(),
             is_marked: false,
             own_marker: None,
+            has_failed_sync: false,
             met: Vec::new(),
             root_is_asked_for: false,
         };
@@ -256,6 +259,23 @@ impl<D: Disk> Tree<D> {
     /// Takes the marker, to remove or replace it.
     pub fn take_own_marker(&self) -> Option<marker::Own<D>> {
         self.state().own_marker.take()
+    }
+
+    /// Syncs what stays where it is should that fail.
+    pub fn sync(&self, disk: &D, fd: &D::Fd) -> Result<(), Errno> {
+        let synced = disk.sync_file(fd);
+        if synced.is_err() {
+            marker::spoil(disk, self);
+        }
+        synced
+    }
+
+    pub fn note_failed_sync(&self) {
+        self.state().has_failed_sync = true;
+    }
+
+    pub fn has_failed_sync(&self) -> bool {
+        self.state().has_failed_sync
     }
 
     /// Notes another session's marker for the end of this one.

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `PosixDisk` | [`SimDisk`] | fail or crash before any call, lose what was not synced |
 //! | TCP | [`SimNet`] | cut, delay, stall and reset a stream at any byte, turn over a bit |
+//! | a hostile peer | [`liar::Liar`] | say other frames than the session behind it, in good order |
 //! | the ring and the pool | [`SimRing`] | end operations short, late and in any order |
 //! | the clocks | [`SimClock`] | stand still until somebody moves it |
 //! | local users | [`SimDisk::before_each_call`] | change the tree between any two calls |
@@ -25,6 +26,8 @@
 
 #[cfg(test)]
 mod agreement;
+#[cfg(test)]
+mod by_hand;
 pub mod clock;
 #[cfg(test)]
 mod digests;
@@ -33,7 +36,10 @@ mod dirs;
 pub mod disk;
 pub mod fault;
 mod host;
+#[cfg(test)]
+mod in_place;
 mod inode;
+pub mod liar;
 pub mod net;
 pub mod oracle;
 pub mod prng;
@@ -45,6 +51,7 @@ mod seeds;
 mod silence;
 pub mod tree;
 mod user;
+mod weather;
 pub mod world;
 
 pub use clock::SimClock;

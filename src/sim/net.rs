@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::Read as _;
 
+use super::liar::{Liar, Lies};
 use super::prng::Prng;
 use crate::model::time::Moment;
 use crate::ops::Errno;
@@ -25,6 +26,8 @@ pub struct NetOptions {
     pub reset_after_bytes: [Option<u64>; 2],
     /// Turns over a bit of the byte at this place of what either end sends.
     pub flip_at_bytes: [Option<u64>; 2],
+    /// How either end lies.
+    pub lies: [Option<Lies>; 2],
 }
 
 impl NetOptions {
@@ -37,6 +40,7 @@ impl NetOptions {
             short_per_mille: u32::try_from(prng.below(500)).expect("below 500"),
             reset_after_bytes: [None, None],
             flip_at_bytes: [None, None],
+            lies: [None, None],
         }
     }
 }
@@ -67,6 +71,7 @@ struct End {
     options: NetOptions,
     reset_after_bytes: Option<u64>,
     flip_at_bytes: Option<u64>,
+    liar: Option<Liar>,
     /// Sent and not yet there, with the moments at which they will be.
     on_the_way: VecDeque<(Moment, Vec<u8>)>,
     /// There and not yet received.
@@ -91,6 +96,7 @@ impl End {
             options: options.clone(),
             reset_after_bytes,
             flip_at_bytes: options.flip_at_bytes[which],
+            liar: options.lies[which].map(Liar::new),
             on_the_way: VecDeque::new(),
             arrived: VecDeque::new(),
             last_arrival: now,
@@ -106,7 +112,37 @@ impl End {
 
     fn room_bytes(&self) -> usize {
         let on_the_way: usize = self.on_the_way.iter().map(|(_, bytes)| bytes.len()).sum();
-        self.options.capacity_bytes - on_the_way - self.arrived.len()
+        let taken = on_the_way + self.arrived.len();
+        // A liar says whole frames.
+        self.options.capacity_bytes.saturating_sub(taken)
+    }
+
+    /// Sends it in segments; whether the connection breaks with it.
+    fn put_on_the_way(&mut self, bytes: &[u8], prng: &mut Prng, now: Moment) -> bool {
+        let before_reset = self
+            .reset_after_bytes
+            .map(|after| after.saturating_sub(self.sent_bytes));
+        // What comes after the byte that breaks the connection is lost on the way.
+        let len = bytes.len();
+        let kept = before_reset.map_or(len, |left| len.min(usize::try_from(left).unwrap_or(len)));
+        let mut rest = &bytes[..kept];
+        while !rest.is_empty() {
+            let cut = 1 + prng.index(rest.len().min(self.options.segment_bytes_max));
+            let delay_ns = prng.below(self.options.delay_ns_max + 1);
+            self.last_arrival = self.last_arrival.max(Moment(now.0 + delay_ns));
+            let mut segment = rest[..cut].to_vec();
+            let at = self.sent_bytes + (kept - rest.len()) as u64;
+            let flipped = self
+                .flip_at_bytes
+                .and_then(|flip_at| flip_at.checked_sub(at));
+            if let Some(byte) = flipped.and_then(|at| segment.get_mut(usize::try_from(at).ok()?)) {
+                *byte ^= 1 << (at % 8);
+            }
+            self.on_the_way.push_back((self.last_arrival, segment));
+            rest = &rest[cut..];
+        }
+        self.sent_bytes += len as u64;
+        before_reset.is_some_and(|left| len as u64 >= left)
     }
 
     fn break_at(&mut self, moment: Moment) {
@@ -173,32 +209,11 @@ impl SimNet {
         if len > 1 && self.prng.chance(end.options.short_per_mille) {
             len = 1 + self.prng.index(len - 1);
         }
-        let before_reset = end
-            .reset_after_bytes
-            .map(|after| after.saturating_sub(end.sent_bytes));
-        // What comes after the byte that breaks the connection is lost on the way.
-        let kept = before_reset.map_or(len, |left| len.min(usize::try_from(left).unwrap_or(len)));
-        let mut rest = &from[..kept];
-        while !rest.is_empty() {
-            let cut = 1 + self
-                .prng
-                .index(rest.len().min(end.options.segment_bytes_max));
-            let delay_ns = self.prng.below(end.options.delay_ns_max + 1);
-            end.last_arrival = end.last_arrival.max(Moment(now.0 + delay_ns));
-            let mut segment = rest[..cut].to_vec();
-            let at = end.sent_bytes + (kept - rest.len()) as u64;
-            let flipped = end
-                .flip_at_bytes
-                .and_then(|flip_at| flip_at.checked_sub(at));
-            if let Some(byte) = flipped.and_then(|at| segment.get_mut(usize::try_from(at).ok()?)) {
-                *byte ^= 1 << (at % 8);
-            }
-            end.on_the_way.push_back((end.last_arrival, segment));
-            rest = &rest[cut..];
-        }
-        end.sent_bytes += len as u64;
+        let lie = end.liar.as_mut().map(|liar| liar.say(&from[..len]));
+        let said = lie.as_deref().unwrap_or(&from[..len]);
+        let is_last = end.put_on_the_way(said, &mut self.prng, now);
         let arrival = end.last_arrival;
-        if before_reset.is_some_and(|left| len as u64 >= left) {
+        if is_last {
             self.reset(stream, arrival);
         } else if is_peer_closed {
             // The answer to bytes that nobody reads any more is a reset.
@@ -260,6 +275,9 @@ impl SimNet {
     pub fn end_sending(&mut self, stream: StreamId, now: Moment) {
         let end = &mut self.ends[index(stream)];
         if !end.is_send_shut {
+            if let Some(rest) = end.liar.as_mut().map(Liar::rest) {
+                end.put_on_the_way(&rest, &mut self.prng, now);
+            }
             let delay_ns = self.prng.below(end.options.delay_ns_max + 1);
             end.is_send_shut = true;
             end.last_arrival = end.last_arrival.max(Moment(now.0 + delay_ns));
@@ -316,6 +334,12 @@ impl SimNet {
         (end.sent_bytes, end.received_bytes)
     }
 
+    /// Lies that were told so far.
+    pub fn lies_count(&self) -> u64 {
+        let liars = self.ends.iter().filter_map(|end| end.liar.as_ref());
+        liars.map(Liar::lies_count).sum()
+    }
+
     /// Whether both directions were ended at `stream`.
     pub fn is_shut(&self, stream: StreamId) -> bool {
         self.ends[index(stream)].is_recv_shut
@@ -346,6 +370,7 @@ mod tests {
             short_per_mille: 300,
             reset_after_bytes: [None, None],
             flip_at_bytes: [None, None],
+            lies: [None, None],
         }
     }
 

@@ -410,7 +410,8 @@ impl History {
 /// nothing gone that may not go.
 pub struct Safety<'a> {
     pub past: Past<'a>,
-    pub wanted: &'a Wanted,
+    /// What the pushes so far wanted; the first of it is all that the sources come to.
+    pub wanted: &'a [Wanted],
     /// Any push so far may delete.
     pub may_delete: bool,
     /// A power cut may have left anything in files that were under way.
@@ -439,7 +440,7 @@ impl Safety<'_> {
     fn check_entry(&self, path: &[u8], entry: &Entry, lines: &mut Vec<String>) {
         let is_touched = self.is_touched_at_source(path);
         let is_known = self.past.original.entries.contains_key(path)
-            || self.wanted.tree.entries.contains_key(path);
+            || self.wanted[0].tree.entries.contains_key(path);
         if !is_known && !is_touched {
             lines.push(format!("{}: came from nowhere", path.escape_ascii()));
             return;
@@ -459,7 +460,7 @@ impl Safety<'_> {
             return;
         }
         let parts = [&sent[..], before.as_slice()].concat();
-        let wanted = self.wanted.tree.entries.get(path);
+        let wanted = self.wanted[0].tree.entries.get(path);
         let is_believed = wanted.is_some_and(|wanted| passes_for(entry, wanted));
         if self.may_be_mixed && is_mixture(bytes, &parts) {
             if is_believed {
@@ -482,12 +483,15 @@ impl Safety<'_> {
 
     /// Whether an entry of the target may be gone.
     fn may_go(&self, path: &[u8], entry: &Entry) -> bool {
-        if self.past.target_history.concerns(path) || self.is_touched_at_source(path) {
-            return true;
-        }
+        let is_touched = self.past.target_history.concerns(path) || self.is_touched_at_source(path);
+        let mut pushes = self.wanted.iter();
+        is_touched || pushes.any(|wanted| self.may_go_for(wanted, path, entry))
+    }
+
+    fn may_go_for(&self, wanted: &Wanted, path: &[u8], entry: &Entry) -> bool {
         for prefix in prefixes(path) {
-            let Some(wanted) = self.wanted.tree.entries.get(prefix) else {
-                let above_root = parent(prefix).is_empty() && !self.wanted.root_is_listed;
+            let Some(there) = wanted.tree.entries.get(prefix) else {
+                let above_root = parent(prefix).is_empty() && !wanted.root_is_listed;
                 return self.may_delete && !above_root;
             };
             let was = if prefix == path {
@@ -495,7 +499,7 @@ impl Safety<'_> {
             } else {
                 &self.past.original.entries[prefix]
             };
-            let is_conflict = (was.meta.kind == Kind::Dir) != (wanted.meta.kind == Kind::Dir);
+            let is_conflict = (was.meta.kind == Kind::Dir) != (there.meta.kind == Kind::Dir);
             let is_full = prefix != path;
             if is_conflict {
                 return self.may_delete || !is_full;

@@ -4,11 +4,12 @@
 use std::fmt;
 
 use super::disk::SimDisk;
-use super::fault::{CallKind, Crash, DiskFaults, DiskOptions};
+use super::fault::{Crash, DiskOptions};
 use super::net::NetOptions;
 use super::prng::Prng;
 use super::ring::RingWeather;
 use super::tree::{Content, Entry, Shape, Tree};
+use super::weather::{PlannedCrash, Weather};
 use crate::client::plan::Source;
 use crate::limits::{
     CHUNK_BYTES, DELTA_FILE_BYTES_MIN, DIGEST_BUDGET_BYTES, DIGEST_OPEN_BYTES, LIST_BATCH_DIRS_MAX,
@@ -71,49 +72,14 @@ pub struct Scenario {
     pub policy: Policy,
 }
 
-/// One push in which something may go wrong.
-#[derive(Clone, Debug)]
-pub struct Weather {
-    pub policy: Policy,
-    pub rings: [RingWeather; 2],
-    pub faults: [DiskFaults; 2],
-    pub crash: Option<PlannedCrash>,
-    pub reset_after_bytes: [Option<u64>; 2],
-    /// After so many disk calls of the target what this end sends stands still for that long.
-    pub stall: Option<Stall>,
-    /// Calls of a thousand before which a local user changes something, on either side.
-    pub changes_per_mille: [u32; 2],
-    /// Room for content at the target beyond what is there.
-    pub room_bytes: Option<u64>,
-    /// Another client pushes the same at the same time.
-    pub has_rival: bool,
-    /// A bit of the byte at this place is turned over on the way, as it may be of either end's.
-    pub flip_at_bytes: [Option<u64>; 2],
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct PlannedCrash {
-    pub side: usize,
-    pub at_call: u64,
-    /// Or before which call of a kind, if that comes first.
-    pub aim: Option<(CallKind, u64)>,
-    pub crash: Crash,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Stall {
-    pub side: usize,
-    pub after_calls: u64,
-    pub seconds: u64,
-}
-
 impl Scenario {
-    /// Without second clients and spoiled bytes, which seeds from before them know nothing of.
+    /// Without second clients, spoiled bytes and lies, which seeds from before them know nothing of.
     #[cfg(test)]
     pub fn uncrowded(mut self) -> Self {
         for weather in &mut self.weathers {
-            weather.has_rival = false;
+            weather.rival = None;
             weather.flip_at_bytes = [None, None];
+            weather.lies = [None, None];
         }
         self
     }
@@ -206,8 +172,19 @@ impl Scenario {
             .iter_mut()
             .for_each(|it| it.aim(&mut aimed, is_pair));
         let mut crowded = Prng::new(seed ^ 0x6372_6f77);
+        let mut rivals = Prng::new(seed ^ 0x7279_7661);
+        let crowded = |it: &mut Weather| it.crowd(&mut crowded, &mut rivals, sources.len());
         if !is_pair {
-            weathers.iter_mut().for_each(|it| it.crowd(&mut crowded));
+            weathers.iter_mut().for_each(crowded);
+            let mut corrupted = Prng::new(seed ^ 0x6c69_6172);
+            // Of a single file ROOT is the directory above, where a hostile source may do what it likes.
+            let liars = if is_single {
+                &[TARGET][..]
+            } else {
+                &[SOURCE, TARGET]
+            };
+            let corrupt = |it: &mut Weather| it.corrupt(&mut corrupted, liars);
+            weathers.iter_mut().for_each(corrupt);
         }
         let sameness = draw_sameness(&mut compared);
         let in_place = placed.chance(400);
@@ -340,95 +317,6 @@ impl Scenario {
     }
 }
 
-impl Weather {
-    fn draw(prng: &mut Prng, is_pair: bool) -> Self {
-        let faults = |prng: &mut Prng| {
-            if !prng.chance(350) {
-                return DiskFaults::default();
-            }
-            let mut rate = || u32::try_from(prng.skewed(30) - 1).expect("small");
-            DiskFaults {
-                short_per_mille: 20 * rate(),
-                io_error_per_mille: rate() / 2,
-                sync_error_per_mille: 0,
-                no_space_per_mille: rate() / 8,
-                no_fd_per_mille: rate() / 4,
-            }
-        };
-        let crash = prng.chance(500).then(|| PlannedCrash {
-            side: prng.index(2),
-            at_call: prng.skewed(2000),
-            aim: None,
-            crash: *prng.pick(&[Crash::ProcessDeath, Crash::PowerCut]),
-        });
-        let is_rainy = !is_pair && prng.chance(250);
-        let mut reset = || (is_rainy && prng.chance(500)).then(|| prng.skewed(2_000_000));
-        let reset_after_bytes = [reset(), reset()];
-        let stall = (!is_pair && prng.chance(150)).then(|| Stall {
-            side: prng.index(2),
-            after_calls: prng.skewed(300),
-            seconds: prng.skewed(200),
-        });
-        let mut changes = || {
-            let is_busy = prng.chance(150);
-            let per_mille = u32::try_from(prng.skewed(100)).expect("small");
-            if is_busy { per_mille } else { 0 }
-        };
-        let changes_per_mille = [changes(), changes()];
-        Self {
-            changes_per_mille,
-            crash,
-            reset_after_bytes,
-            stall,
-            faults: [faults(prng), faults(prng)],
-            rings: [RingWeather::random(prng), RingWeather::random(prng)],
-            policy: draw_policy(prng),
-            room_bytes: prng.chance(50).then(|| prng.skewed(2_000_000)),
-            has_rival: false,
-            flip_at_bytes: [None, None],
-        }
-    }
-
-    /// At times a second client is at the same work (not in place: of two at once nobody says what a file is), and
-    /// at times the line spoils a byte.
-    fn crowd(&mut self, prng: &mut Prng) {
-        let may_have_rival = prng.chance(200);
-        let dies_at_source = self.crash.is_some_and(|planned| planned.side == SOURCE);
-        self.has_rival = may_have_rival && !self.policy.in_place && !dies_at_source;
-        let is_spoiled = prng.chance(100);
-        self.flip_at_bytes =
-            [(); 2].map(|()| (is_spoiled && prng.chance(600)).then(|| prng.skewed(500_000)));
-    }
-
-    /// At times what goes wrong goes wrong where a promise hangs by one call.
-    fn aim(&mut self, prng: &mut Prng, is_pair: bool) {
-        let writes = |planned: &&mut PlannedCrash| is_pair || planned.side == TARGET;
-        if let Some(planned) = self.crash.as_mut().filter(writes)
-            && prng.chance(250)
-        {
-            let kinds = [
-                CallKind::Rename,
-                CallKind::Unlink,
-                CallKind::SyncFile,
-                CallKind::SyncFs,
-            ];
-            planned.aim = Some((*prng.pick(&kinds), prng.skewed(8)));
-        }
-        for faults in &mut self.faults {
-            if prng.chance(100) {
-                let rate = u32::try_from(prng.skewed(500));
-                faults.sync_error_per_mille = rate.expect("below a thousand");
-            }
-        }
-    }
-
-    /// A side may fail to read what is there, or to remove what it has made.
-    pub fn hinders(&self, side: usize) -> bool {
-        let faults = self.faults[side];
-        faults.io_error_per_mille > 0 || faults.no_fd_per_mille > 0
-    }
-}
-
 /// The other name of a file below DEST.
 pub fn link_path(number: usize) -> Vec<u8> {
     format!("/t/link{number}").into_bytes()
@@ -474,7 +362,7 @@ fn draw_calm_rings(prng: &mut Prng) -> [RingWeather; 2] {
     })
 }
 
-fn draw_sameness(prng: &mut Prng) -> Sameness {
+pub fn draw_sameness(prng: &mut Prng) -> Sameness {
     if prng.chance(300) {
         Sameness::Content
     } else {
@@ -611,7 +499,7 @@ fn vary(prng: &mut Prng, content: &mut Vec<u8>) {
     }
 }
 
-fn draw_policy(prng: &mut Prng) -> Policy {
+pub fn draw_policy(prng: &mut Prng) -> Policy {
     Policy {
         dry_run: prng.chance(60),
         delete: prng.chance(500),

@@ -83,12 +83,20 @@ const FOUND: &[(u64, &str)] = &[
         7485,
         "a push that made room for a directory deleted the one that another push had made meanwhile",
     ),
+    (
+        3_002_896,
+        "a marker was not told of a failed sync, since the disk that had failed it took no new file",
+    ),
+    (
+        4_007_146,
+        "a file in place whose sync had failed was found right, and its loss reported as durable",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
     let mut count = 0;
     let mut failures = Vec::new();
-    let (mut matched_bytes, mut lookalikes, mut resumed, mut rivals) = (0, 0, 0, 0);
+    let (mut matched_bytes, mut lookalikes, mut resumed, mut rivals, mut lies) = (0, 0, 0, 0, 0);
     for seed in seeds {
         count += 1;
         match world::run(seed) {
@@ -97,6 +105,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
                 lookalikes += summary.lookalikes;
                 resumed += summary.resumed;
                 rivals += summary.rivals;
+                lies += summary.lies;
             }
             Err(what) => failures.push(format!("seed {seed}: {what}")),
         }
@@ -105,6 +114,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) {
     assert!(matched_bytes > 0, "no seed has sent a delta");
     assert!(lookalikes > 0, "no seed has compared contents");
     assert!(rivals > 0, "no seed has had two clients");
+    assert!(lies > 0, "no seed has had a hostile end");
     assert!(resumed > 0, "no seed has gone on from what was kept");
     report(count);
 }

@@ -12,11 +12,12 @@ use super::oracle::{self, Expected, Facts, History, Past, Safety, Wanted};
 use super::prng::Prng;
 use super::ring::SimWorld;
 use super::scenario::{
-    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, TARGET, Weather,
-    link_path,
+    ABOVE_DEST, DEST, DEST_NAME, SINGLE_FILE, SOURCE, SOURCE_ROOT, Scenario, TARGET, link_path,
 };
 use super::tree::Tree;
 use super::user::{User, locked};
+use super::weather::{Rival, Weather};
+use crate::client::plan::Source;
 use crate::model::entry::Kind;
 use crate::model::policy::{Durability, Policy, Sameness};
 use crate::model::report::Exit;
@@ -45,6 +46,8 @@ pub struct Summary {
     pub resumed: u64,
     /// Pushes of two clients at once that both have succeeded.
     pub rivals: u64,
+    /// Frames that a hostile end said.
+    pub lies: u64,
 }
 
 pub struct World {
@@ -71,6 +74,8 @@ pub struct World {
     is_shared: bool,
     /// Some push so far went by content, and so.
     is_redated: bool,
+    /// Second clients so far.
+    rivals: Vec<Rival>,
     summary: Summary,
 }
 
@@ -113,6 +118,7 @@ impl World {
             may_be_mixed: false,
             is_shared: false,
             is_redated: false,
+            rivals: Vec::new(),
             summary: Summary::default(),
             scenario,
             disks,
@@ -132,6 +138,7 @@ impl World {
                 .map_err(|what| format!("weather {index}: {what}"))?;
         }
         self.calm().map_err(|what| format!("calm: {what}"))?;
+        self.summary.lies = self.shared.borrow().net.lies_count();
         Ok(self.summary)
     }
 
@@ -146,34 +153,47 @@ impl World {
         }
         self.let_users_in(weather.changes_per_mille);
         let before = self.above_dest()?;
-        self.may_delete |= policy.delete && !policy.dry_run;
         let end = self.push(policy, Some(weather))?;
         let was_touched = weather.changes_per_mille != [0, 0];
         for disk in &self.disks {
             disk.calm();
         }
         self.disks[TARGET].set_capacity(u64::MAX / 2, u64::MAX);
-        if policy.dry_run && weather.changes_per_mille[TARGET] == 0 && end.died.is_none() {
+        let is_dry = weather.policies().all(|policy| policy.dry_run);
+        if is_dry && weather.changes_per_mille[TARGET] == 0 && end.died.is_none() {
             let after = self.above_dest()?;
             all_good("a dry run changed the target", before.diff(&after))?;
         }
         let kept = oracle::partials(&self.dest_tree());
         self.summary.kept += kept.len() as u64;
-        let may_tear = policy.durability != Durability::File || policy.in_place;
-        self.was_unsynced |= may_tear && !policy.dry_run;
-        let is_in_place = policy.in_place && !policy.dry_run;
-        self.may_be_mixed |= is_in_place;
         let has_user = weather.changes_per_mille[TARGET] > 0;
-        self.is_shared |= is_in_place && has_user;
-        self.is_redated |= policy.sameness == Sameness::Content && has_user;
+        for policy in weather.policies().filter(|policy| !policy.dry_run) {
+            self.may_delete |= policy.delete;
+            self.was_unsynced |= policy.durability != Durability::File || policy.in_place;
+            self.may_be_mixed |= policy.in_place;
+            self.is_shared |= policy.in_place && has_user;
+            self.is_redated |= policy.sameness == Sameness::Content && has_user;
+        }
+        self.rivals.extend(weather.rival);
         self.bury(&end);
-        self.check_safety()?;
+        if weather.lies[SOURCE].is_some() {
+            // What a source may do in DEST a hostile one may do to any of it, but nowhere else. What it
+            // leaves is what the next push finds, as if it had been planted.
+            self.check_outside()?;
+            self.disks[TARGET].settle();
+            self.original = self.dest_tree().without_ours();
+        } else {
+            self.check_safety()?;
+        }
         let is_success = matches!(end.outcome, Some(Ok((Exit::Ok, _))));
         // Without a sync, a power cut right after the report may take what it reported.
         let is_promised = policy.durability != Durability::None || end.died.is_none();
-        let has_failed_rival = end.rival.as_ref().is_some_and(|it| *it != Ok(Exit::Ok));
+        // A second client may have wanted what this one did not.
+        let is_disturbed = weather.rival.is_some_and(|rival| {
+            rival.wishes.is_some() || end.rival.as_ref().is_some_and(|it| *it != Ok(Exit::Ok))
+        });
         self.summary.rivals += u64::from(is_success && end.rival == Some(Ok(Exit::Ok)));
-        let is_alone = !was_touched && !has_failed_rival;
+        let is_alone = !was_touched && !is_disturbed && weather.lies == [None, None];
         if is_success && is_promised && !policy.dry_run && is_alone {
             let wanted = self.wanted();
             let before = match self.rename() {
@@ -187,6 +207,7 @@ impl World {
                 .map_err(|what| format!("exit 0, but {what}"))?;
         }
         if let Some(max) = policy.delete_max
+            && weather.lies[TARGET].is_none()
             && end.totals.files_deleted > max
         {
             return Err(format!(
@@ -272,7 +293,9 @@ impl World {
             ..
         } = &self.scenario;
         let kept = oracle::partials(after);
-        let none_wanted = weathers.iter().all(|weather| !weather.policy.partial);
+        let none_wanted = weathers
+            .iter()
+            .all(|weather| weather.policies().all(|policy| !policy.partial));
         if none_wanted && !kept.is_empty() {
             return Err(format!("parts that nobody wanted were kept: {kept:?}"));
         }
@@ -285,7 +308,8 @@ impl World {
                 .is_some_and(|planned| *is_pair || planned.side == TARGET);
             let looked_otherwise = weather.policy.sameness == Sameness::Content
                 && (policy.sameness != Sameness::Content || weather.hinders(SOURCE));
-            has_crashed || weather.hinders(TARGET) || looked_otherwise || weather.has_rival
+            let is_mixed_up = weather.rival.is_some() || weather.lies != [None, None];
+            has_crashed || weather.hinders(TARGET) || looked_otherwise || is_mixed_up
         });
         let of_whole_files = kept.iter().filter(|(_, is_whole)| *is_whole);
         let lines = of_whole_files.map(|(path, _)| path.clone());
@@ -356,7 +380,13 @@ impl World {
 
     fn check_safety(&mut self) -> Result<(), String> {
         let (source, target) = (locked(&self.source_history), locked(&self.target_history));
-        let wanted = self.wanted();
+        let all = &self.scenario.sources[..];
+        let pushed = self.rivals.iter().map(|rival| rival.sources(all));
+        let wanted: Vec<_> = [all]
+            .into_iter()
+            .chain(pushed)
+            .map(|sources| self.wanted_of(sources))
+            .collect();
         let safety = Safety {
             past: self.past(&source, &target),
             wanted: &wanted,
@@ -365,6 +395,11 @@ impl World {
             may_be_mixed: self.may_be_mixed,
         };
         all_good("unsafe", safety.check(&self.dest_tree()))?;
+        drop((source, target));
+        self.check_outside()
+    }
+
+    fn check_outside(&self) -> Result<(), String> {
         all_good("written through another name", self.changed_links())?;
         all_good("outside of DEST", self.sentinels.diff(&self.outside()))
     }
@@ -408,11 +443,11 @@ impl World {
     }
 
     fn wanted(&self) -> Wanted {
-        Wanted::of(
-            &self.scenario.sources,
-            &self.source_snapshot(),
-            self.rename(),
-        )
+        self.wanted_of(&self.scenario.sources)
+    }
+
+    fn wanted_of(&self, sources: &[Source]) -> Wanted {
+        Wanted::of(sources, &self.source_snapshot(), self.rename())
     }
 
     /// ROOT of the target as it is now; where it is absent, an empty tree.

@@ -61,7 +61,7 @@ impl<D: Disk> Target<D> {
                 Ok(())
             }
             Ok(Taken::Punch(fd, len, offset)) => {
-                self.punch(file, fd, buf, (offset, len as u64));
+                self.punch(file, fd, buf, (offset, len));
                 Ok(())
             }
             Ok(Taken::Dropped) => {
@@ -76,17 +76,11 @@ impl<D: Disk> Target<D> {
     }
 
     /// A hole in a file that has content there.
-    fn punch(&mut self, file: FileId, fd: SharedFd<D>, buf: Buf, (offset, bytes): (u64, u64)) {
-        if let Some(Work::Punch(last)) = self.jobs.back_mut()
-            && last.extend(file, offset, bytes)
-        {
-            self.recv_held -= 1;
-            return;
-        }
+    fn punch(&mut self, file: FileId, fd: SharedFd<D>, buf: Buf, (offset, len): (u64, usize)) {
         let incoming = self.incoming.get_mut(&file);
         incoming.expect("looked up by the caller").writes_in_flight += 1;
         self.writes_running += 1;
-        let job = Punch::new(file, fd, buf, offset, bytes);
+        let job = Punch::new(file, fd, buf, offset, len);
         self.jobs.push_back(Work::Punch(job));
     }
 

@@ -28,7 +28,8 @@ use crate::sim::net::NetOptions;
 use crate::sim::oracle;
 use crate::sim::prng::Prng;
 use crate::sim::ring::SimRing;
-use crate::sim::scenario::{ABOVE_DEST, DEST, DEST_NAME, SOURCE, Scenario, Stall, TARGET, Weather};
+use crate::sim::scenario::{ABOVE_DEST, DEST, DEST_NAME, SOURCE, Scenario, TARGET};
+use crate::sim::weather::{Rival, Weather};
 use crate::wire::hello::Hello;
 
 type SimShard = Shard<SimDisk, SimRing<Work<SimDisk>>>;
@@ -131,16 +132,15 @@ impl World {
         )));
         let mut pools = Vec::new();
         let mut sides = self.open(source, target, weather, &mut pools);
-        if let Some(weather) = weather.filter(|weather| weather.has_rival) {
-            self.join(&mut sides, &doorkeeper, weather, &mut pools);
+        if let Some((weather, rival)) = weather.and_then(|it| Some((it, it.rival?))) {
+            self.join(&mut sides, &doorkeeper, rival, weather, &mut pools);
         }
         drop(doorkeeper);
         let disks: Vec<_> = sides
             .iter()
             .map(|side| (side.which, side.disk.clone()))
             .collect();
-        let stall = weather.and_then(|weather| weather.stall);
-        self.drive(sides, stall, crash.map(|planned| planned.crash), &mut end)?;
+        self.drive(sides, weather, &mut end)?;
         self.summary.files_sent += end.totals.files_sent;
         self.summary.matched_bytes += end.totals.matched_bytes;
         self.summary.disk_calls += self.disks[TARGET].calls_count() - calls_at_start;
@@ -188,6 +188,7 @@ impl World {
         let options = NetOptions {
             reset_after_bytes: weather.map_or([None; 2], |weather| weather.reset_after_bytes),
             flip_at_bytes: weather.map_or([None; 2], |weather| weather.flip_at_bytes),
+            lies: weather.map_or([None; 2], |weather| weather.lies),
             ..self.scenario.net.clone()
         };
         let (one, other) = self.shared.borrow_mut().connect(&options);
@@ -221,21 +222,23 @@ impl World {
         Shard::new(ring, pool)
     }
 
-    /// A second client pushes the same to the same place, with the same wishes, by a good line.
+    /// A second client pushes to the same place.
     fn join(
         &mut self,
         sides: &mut Vec<Side>,
         doorkeeper: &Arc<dyn Doorkeeper<SimDisk>>,
+        rival: Rival,
         weather: &Weather,
         pools: &mut Vec<BlockPool>,
     ) {
         let disk = self.disks[SOURCE].spawn();
-        let sources = sources::open(&disk, &self.scenario.sources);
+        let sources = sources::open(&disk, rival.sources(&self.scenario.sources));
         if sources.origins.is_empty() {
             return;
         }
         let prng = &mut self.rival_prng;
-        let source = source(&self.scenario, prng, &disk, weather.policy, sources);
+        let policy = rival.policy(weather.policy);
+        let source = source(&self.scenario, prng, &disk, policy, sources);
         let target = Session::Target(Box::new(Target::new(
             doorkeeper.clone(),
             self.scenario.stays,
@@ -289,10 +292,13 @@ impl World {
     fn drive(
         &mut self,
         mut sides: Vec<Side>,
-        mut stall: Option<Stall>,
-        crash: Option<Crash>,
+        weather: Option<&Weather>,
         end: &mut End,
     ) -> Result<(), String> {
+        let mut stall = weather.and_then(|weather| weather.stall);
+        let crash = weather.and_then(|weather| weather.crash);
+        // Who shows life and does not do what is up to it keeps the other until it goes.
+        let mut may_wait_in_vain = weather.is_some_and(|weather| weather.lies != [None, None]);
         let clock = self.shared.borrow().clock.clone();
         let calls_at_start = self.disks[TARGET].calls_count();
         let mut last_progress = (clock.now(), 0, 0);
@@ -302,7 +308,7 @@ impl World {
                 let is_dead = turn_until_quiet(&mut sides[index], end, clock.now());
                 if is_dead {
                     let Side { which, streams, .. } = sides.remove(index);
-                    let crash = crash.expect("nobody dies unplanned");
+                    let crash = crash.expect("nobody dies unplanned").crash;
                     end.died = Some((which, crash));
                     if crash == Crash::ProcessDeath {
                         let net = &mut self.shared.borrow_mut().net;
@@ -351,6 +357,12 @@ impl World {
             if calls != calls_then || traffic.abs_diff(traffic_then) > STUCK_BYTES {
                 last_progress = (clock.now(), calls, traffic);
             } else if clock.now().since(moment) > Duration::from_secs(STUCK_SECONDS) {
+                if std::mem::take(&mut may_wait_in_vain) {
+                    let lied_to = sides[0].streams[0];
+                    self.shared.borrow_mut().net.reset(lied_to, clock.now());
+                    last_progress.0 = clock.now();
+                    continue;
+                }
                 return Err(format!("stuck: {}", self.shown(&mut sides)));
             }
         }
