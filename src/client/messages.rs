@@ -325,7 +325,7 @@ pub fn trouble(trouble: &Trouble) -> Message {
     let (why, hint): (Cow<'_, str>, _) = match trouble.why {
         Why::Errno(errno) => (errno_text(errno).into(), errno_hint(errno, trouble.side)),
         Why::Vanished => ("it vanished during the push".into(), None),
-        Why::Changing if trouble.side == Side::Target => ("it was replaced meanwhile".into(), None),
+        Why::Changing if trouble.side == Side::Target => ("it was changed meanwhile".into(), None),
         Why::Changing => (
             "it changes while it is read".into(),
             Some("push again when it rests, or push a snapshot"),

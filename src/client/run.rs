@@ -336,9 +336,11 @@ fn failure(error: &SessionError, plan: &Plan) -> Failure {
             path: first_source(),
         },
         SessionError::Signal(name) => Failure::Signal { name },
-        SessionError::ShuttingDown | SessionError::Internal => Failure::Protocol {
-            text: error.to_string(),
-        },
+        SessionError::ShuttingDown | SessionError::Internal | SessionError::Slow(_) => {
+            Failure::Protocol {
+                text: error.to_string(),
+            }
+        }
     }
 }
 

@@ -391,11 +391,11 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
                 patience.filter(|most| silent_since.is_some_and(|since| now.since(since) > *most));
             let is_served =
                 matches!(seat.port.session, Session::Target(_)) && seat.port.link() != Link::Pair;
-            let stalled = stall_seconds(&seat.port, is_scarce, now).filter(|_| is_served);
+            let stalled = stalled(&seat.port, is_scarce, now).filter(|_| is_served);
             if is_late {
                 seat.port.stop(SessionError::Silent(HANDSHAKE_SECONDS_MAX));
-            } else if let Some(seconds) = stalled {
-                seat.port.stop(SessionError::Silent(seconds));
+            } else if let Some(error) = stalled {
+                seat.port.stop(error);
             } else if let Some(patience) = silence {
                 seat.port.stop(SessionError::Silent(patience.as_secs()));
             } else if now.since(seat.port.last_sent) > heartbeat_every(seat.patience()) {
@@ -411,23 +411,20 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
     }
 }
 
-/// For how many seconds the peer has kept a block of ours, if that is too long: where blocks are
-/// scarce in all, else without a byte.
-fn stall_seconds<D: Disk>(port: &Port<D>, is_scarce: bool, now: Moment) -> Option<u64> {
-    let longer_than = |since: Moment, seconds: u64| now.since(since) > Duration::from_secs(seconds);
-    let (since, most) = if is_scarce {
-        (port.holds_block_since(), STALL_SECONDS_SCARCE_MAX)
-    } else {
-        (port.stands_since(), IDLE_SECONDS_MAX)
+/// What ends a session whose peer has kept a block of ours for too long: where blocks are scarce in
+/// all, else without a byte.
+fn stalled<D: Disk>(port: &Port<D>, is_scarce: bool, now: Moment) -> Option<SessionError> {
+    let is_over = |since: Option<Moment>, seconds: u64| {
+        since.is_some_and(|since| now.since(since) > Duration::from_secs(seconds))
     };
-    let has_stalled = since.is_some_and(|since| longer_than(since, most));
-    let drains_on = port
-        .drains_since()
-        .is_some_and(|since| longer_than(since, DRAINING_SECONDS_MAX));
-    match (has_stalled, drains_on) {
-        (true, _) => Some(most),
-        (false, true) => Some(DRAINING_SECONDS_MAX),
-        (false, false) => None,
+    if is_scarce && is_over(port.holds_block_since(), STALL_SECONDS_SCARCE_MAX) {
+        Some(SessionError::Slow(STALL_SECONDS_SCARCE_MAX))
+    } else if !is_scarce && is_over(port.stands_since(), IDLE_SECONDS_MAX) {
+        Some(SessionError::Silent(IDLE_SECONDS_MAX))
+    } else if is_over(port.drains_since(), DRAINING_SECONDS_MAX) {
+        Some(SessionError::Silent(DRAINING_SECONDS_MAX))
+    } else {
+        None
     }
 }
 

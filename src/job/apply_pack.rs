@@ -457,7 +457,7 @@ impl<D: Disk> Applying<'_, D> {
                     } else {
                         tree.temp_name()
                     };
-                    let fd = create_temp(disk, &tree, here, &temp, meta)?;
+                    let (fd, _) = create_temp(disk, &tree, here, &temp, meta)?;
                     (Place::Beside(temp), Arc::new(fd))
                 }
             };

@@ -31,8 +31,10 @@ struct State<D: Disk> {
 /// What is learned of a directory once and asked for with every entry.
 #[derive(Clone, Copy, Default)]
 pub struct Facts {
-    /// New entries get the directory's group.
-    pub is_setgid: bool,
+    /// As it was opened first.
+    pub stood: Option<Stood>,
+    /// Entries were made that need nothing to be mended if it still stands so.
+    pub is_counted_on: bool,
     /// New entries get their mode from a default ACL; `None`: not asked yet.
     pub has_default_acl: Option<bool>,
     /// Our shared lock is on this descriptor: other sessions leave our temp files alone.
@@ -44,6 +46,22 @@ pub struct Facts {
     pub doubt: Option<Doubt>,
     /// Partial files stood in it when it was listed.
     pub has_partials: bool,
+}
+
+/// What of a directory decides about the group of a new entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stood {
+    pub is_setgid: bool,
+    pub gid: u32,
+}
+
+impl Stood {
+    pub fn of(stat: &Stat) -> Self {
+        Self {
+            is_setgid: stat.mode & 0o2000 != 0,
+            gid: stat.gid,
+        }
+    }
 }
 
 impl<D: Disk> Dir<D> {
@@ -70,7 +88,7 @@ impl<D: Disk> Dir<D> {
     pub fn learn_root(&self, stat: &Stat) {
         let mut state = self.state();
         state.identity = Some((stat.dev, stat.ino));
-        state.facts.is_setgid = stat.mode & 0o2000 != 0;
+        state.facts.stood = Some(Stood::of(stat));
     }
 
     pub fn child(parent: &Arc<Self>, name: &[u8]) -> Self {
@@ -167,7 +185,7 @@ impl<D: Disk> Dir<D> {
             return Ok(fd); // Another job was faster; the lock is to be on one descriptor.
         }
         state.fd = Arc::downgrade(&fd);
-        state.facts.is_setgid = stat.mode & 0o2000 != 0;
+        state.facts.stood.get_or_insert(Stood::of(&stat));
         state.facts.is_locked = false;
         drop(state);
         cache.keep(&fd, disk.dirs_open_max());

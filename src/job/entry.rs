@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::dir::Dir;
+use super::dir::{Dir, Stood};
 use super::in_place::InPlaceFile;
 use super::large::drop_temp;
 use super::own_name::TempName;
@@ -161,13 +161,6 @@ pub fn open_for_change<D: Disk>(
     Ok(fd)
 }
 
-/// The owner that an entry should get, where it is not what a new entry has by itself.
-fn owner_to_set<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> Option<(u32, u32)> {
-    let has_by_itself = (tree.identity.uid, tree.identity.gid);
-    let is_right = (meta.uid, meta.gid) == has_by_itself && !dir.facts().is_setgid;
-    (tree.rights.owners && !is_right).then_some((meta.uid, meta.gid))
-}
-
 /// The mode that an entry ends with.
 pub fn final_mode<D: Disk>(tree: &Tree<D>, meta: &Meta) -> u16 {
     if tree.rights.setid {
@@ -179,11 +172,16 @@ pub fn final_mode<D: Disk>(tree: &Tree<D>, meta: &Meta) -> u16 {
 
 /// Whether a new file can be made with its final mode: nothing has to be mended afterwards that
 /// would show its content to others meanwhile.
-pub fn is_plain<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> bool {
+fn is_plain<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> bool {
     let facts = dir.facts();
-    owner_to_set(tree, dir, meta).is_none()
+    let has_owner = || meta.uid == tree.identity.uid && tree.group_of_new(dir) == Some(meta.gid);
+    let is_plain = (!tree.rights.owners || has_owner())
         && facts.has_default_acl == Some(false)
-        && final_mode(tree, meta) & 0o7000 == 0
+        && final_mode(tree, meta) & 0o7000 == 0;
+    if is_plain && !facts.is_counted_on {
+        dir.learn(|facts| facts.is_counted_on = true);
+    }
+    is_plain
 }
 
 /// Owner, mode and, last, time of a file that is written. `is_plain`: it was made with its mode
@@ -204,21 +202,32 @@ pub fn dress_file<D: Disk>(
     disk.set_mtime(fd, meta.mtime)
 }
 
-/// An empty file under a temp name, with its final mode where that is all it needs.
+/// An empty file under a temp name, with its final mode where that is all it needs; and whether it is.
 pub fn create_temp<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
     here: &Here<D>,
     temp: &TempName,
     meta: &Meta,
-) -> Result<D::Fd, Failed> {
-    let mode = if is_plain(tree, &here.dir, meta) {
+) -> Result<(D::Fd, bool), Failed> {
+    let is_plain = is_plain(tree, &here.dir, meta);
+    let mode = if is_plain {
         final_mode(tree, meta)
     } else {
         0o600
     };
     let create = || disk.create_file(&here.fd, temp.bytes(), mode);
-    opened_up(disk, &here.dir, &here.fd, create).map_err(errno(Attempt::Create))
+    let created = opened_up(disk, &here.dir, &here.fd, create);
+    let fd = created.map_err(errno(Attempt::Create))?;
+    if tree.rights.owners && tree.group_of_new(&here.dir).is_none() {
+        let stats = disk
+            .stat(&fd)
+            .and_then(|new| Ok((new, disk.stat(&here.fd)?)));
+        if let Ok((new, dir)) = stats {
+            tree.learn_of_groups(&new, &dir);
+        }
+    }
+    Ok((fd, is_plain))
 }
 
 /// A whole small file: temp name, content, metadata, rename; or where it stands.
@@ -234,11 +243,10 @@ fn file<D: Disk>(
         return standing.update(disk, tree, here, (name, meta), content);
     }
     let temp = tree.temp_name();
-    let fd = create_temp(disk, tree, here, &temp, meta)?;
-    let plain = is_plain(tree, &here.dir, meta);
+    let (fd, is_plain) = create_temp(disk, tree, here, &temp, meta)?;
     let written = write_all(disk, &fd, content, 0)
         .map_err(errno(Attempt::Write))
-        .and_then(|()| dress_file(disk, tree, &fd, meta, plain).map_err(errno(Attempt::SetMeta)))
+        .and_then(|()| dress_file(disk, tree, &fd, meta, is_plain).map_err(errno(Attempt::SetMeta)))
         .and_then(|()| match tree.policy.durability {
             Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
             Durability::None | Durability::Session => Ok(()),
@@ -380,10 +388,22 @@ pub fn close_dirs<D: Disk>(disk: &D, tree: &Tree<D>, first: Closing<D>, outcomes
     }
 }
 
+/// Somebody has changed what gives new entries their group; the next push sees which is not right.
+fn stands_otherwise<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>) -> bool {
+    let facts = dir.facts();
+    let stat = || dir.fd(disk, &tree.cache).and_then(|fd| disk.stat(&fd));
+    let is_counted_on = facts.is_counted_on && tree.rights.owners;
+    is_counted_on && stat().is_ok_and(|stat| facts.stood != Some(Stood::of(&stat)))
+}
+
 /// The last thing that happens in a directory: owner, mode and, last, time.
 fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: &mut Outcomes) {
     if tree.policy.dry_run {
         return;
+    }
+    if stands_otherwise(disk, tree, &closing.dir) {
+        let path = closing.dir.path_below_root(b"");
+        outcomes.failed(tree, Attempt::SetMeta, Why::Changing, path);
     }
     let Some(meta) = &closing.meta else {
         return closing.dir.close_up(disk, &tree.cache);

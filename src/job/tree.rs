@@ -4,9 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::dir::{Dir, FdCache};
+use super::dir::{Dir, FdCache, Stood};
 use super::in_place::Place;
 use super::marker;
 use super::own_name::TempName;
@@ -15,7 +15,7 @@ use super::used::{Refused, UsedIds};
 use crate::limits::{
     CLOSED_UP_DIRS_MAX, DIRS_DECLARED_MAX, INCOMING_FILES_MAX, NOTICES_PER_JOB_MAX, USED_RANGES_MAX,
 };
-use crate::model::entry::Meta;
+use crate::model::entry::{Meta, Stat};
 use crate::model::id::{DirId, FileId, ROOT, SessionId};
 use crate::model::name::Name;
 use crate::model::partial::NameHash;
@@ -38,6 +38,8 @@ pub struct Tree<D: Disk> {
     pub root: Arc<Dir<D>>,
     pub cache: FdCache<D>,
     pub owners: Owners,
+    /// Of the file system with that number, whether a new entry gets its directory's group, as with `-o grpid`.
+    gives_dir_group: OnceLock<(u64, bool)>,
     temp_counter: AtomicU64,
     state: Mutex<State<D>>,
 }
@@ -190,6 +192,7 @@ impl<D: Disk> Tree<D> {
             root,
             cache,
             owners: Owners::default(),
+            gives_dir_group: OnceLock::new(),
             temp_counter,
             state: Mutex::new(state),
         }
@@ -197,6 +200,27 @@ impl<D: Disk> Tree<D> {
 
     fn state(&self) -> MutexGuard<'_, State<D>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group that a new entry of `dir` has by itself; `None` while nobody knows.
+    pub fn group_of_new(&self, dir: &Dir<D>) -> Option<u32> {
+        let stood = dir.facts().stood?;
+        let own = self.identity.gid;
+        if stood.is_setgid || stood.gid == own {
+            return Some(stood.gid);
+        }
+        let (dev, gives_dir_group) = *self.gives_dir_group.get()?;
+        let is_same = dir.identity().is_some_and(|(other, _)| other == dev);
+        is_same.then_some(if gives_dir_group { stood.gid } else { own })
+    }
+
+    /// Looks at a new entry of a directory: no call tells of it.
+    pub fn learn_of_groups(&self, new: &Stat, dir: &Stat) {
+        let Stood { is_setgid, gid } = Stood::of(dir);
+        if !is_setgid && gid != self.identity.gid {
+            self.gives_dir_group
+                .get_or_init(|| (new.dev, new.gid == gid));
+        }
     }
 
     pub fn temp_name(&self) -> TempName {

@@ -143,7 +143,7 @@ pub enum Why {
     Errno(Errno),
     /// Gone between the scan and the read: exit 24, not 23.
     Vanished,
-    /// Kept changing while it was read; not sent.
+    /// Kept changing while it was read, so it was not sent; or was changed while it was written.
     Changing,
     /// The name is one of our own (`.sy.*`): never sent.
     OwnName,

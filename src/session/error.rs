@@ -19,6 +19,9 @@ pub enum SessionError {
     /// Nothing came from the peer for so many seconds.
     #[error("no sign of life for {0} s")]
     Silent(u64),
+    /// The peer took longer than so many seconds for one frame while others needed its memory.
+    #[error("too slow: a frame took more than {0} s, and others waited for its memory")]
+    Slow(u64),
     /// The target's disk.
     #[error("the target's disk failed: {errno}")]
     Disk {
@@ -51,7 +54,7 @@ impl SessionError {
             Self::Wire(_) | Self::Internal => Exit::Stream,
             Self::Refused(refused) => refused.refusal.exit(),
             Self::Lost(_) => Exit::Socket,
-            Self::Silent(_) => Exit::Timeout,
+            Self::Silent(_) | Self::Slow(_) => Exit::Timeout,
             Self::Disk { .. } => Exit::FileIo,
             Self::EmptySource | Self::OntoItself => Exit::Selection,
             Self::ShuttingDown => Exit::Start,

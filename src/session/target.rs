@@ -621,7 +621,9 @@ impl<D: Disk> Target<D> {
                 (Refusal::Version, error.to_string())
             }
             SessionError::Wire(error) => (Refusal::Protocol, error.to_string()),
-            error @ SessionError::Silent(_) => (Refusal::Timeout, error.to_string()),
+            error @ (SessionError::Silent(_) | SessionError::Slow(_)) => {
+                (Refusal::Timeout, error.to_string())
+            }
             SessionError::ShuttingDown => (Refusal::ShuttingDown, String::new()),
             SessionError::Internal => (Refusal::Protocol, "internal error".to_owned()),
             SessionError::Lost(_)

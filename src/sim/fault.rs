@@ -15,6 +15,8 @@ pub struct DiskOptions {
     /// Lost with the power altogether, as tmpfs.
     pub is_volatile: bool,
     pub has_default_acl: bool,
+    /// New entries get their directory's group, set-group-id or not: the mount option `grpid`.
+    pub gives_dir_group: bool,
     pub identity: Identity,
     /// Users and groups that have names on this host.
     pub owners: Vec<(Owner, &'static [u8])>,
@@ -34,6 +36,7 @@ impl Default for DiskOptions {
             fds_max: 1 << 20,
             is_volatile: false,
             has_default_acl: false,
+            gives_dir_group: false,
             identity: Identity {
                 uid: 0,
                 gid: 0,

@@ -127,11 +127,12 @@ impl Host {
         const SET_GROUP_ID: u16 = 0o2000;
         let parent = self.inodes.node(dir).attrs;
         let mut attrs = self.attrs(mode);
-        if parent.mode & SET_GROUP_ID != 0 {
+        let is_setgid = parent.mode & SET_GROUP_ID != 0;
+        if is_setgid || self.options.gives_dir_group {
             attrs.gid = parent.gid;
-            if kind == Kind::Dir {
-                attrs.mode |= SET_GROUP_ID;
-            }
+        }
+        if is_setgid && kind == Kind::Dir {
+            attrs.mode |= SET_GROUP_ID;
         }
         if self.options.has_default_acl && kind != Kind::Symlink {
             attrs.mode &= !0o027;

@@ -131,6 +131,7 @@ impl Scenario {
         let mut disks = [draw_disk(&mut prng), draw_disk(&mut prng)];
         // What is lost with the power takes DEST with it, and there is nothing left to say.
         disks[TARGET].is_volatile = prng.chance(100) && !weathers.iter().any(is_cut);
+        disks[TARGET].gives_dir_group = Prng::new(seed ^ 0x6772_7069).chance(100); // Drawn apart.
         if is_pair {
             disks[SOURCE] = disks[TARGET].clone();
         }

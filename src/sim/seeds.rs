@@ -91,6 +91,14 @@ const FOUND: &[(u64, &str)] = &[
         4_007_146,
         "a file in place whose sync had failed was found right, and its loss reported as durable",
     ),
+    (
+        5_057_387,
+        "a file got the group of its directory, which another push had made set-group-id meanwhile",
+    ),
+    (
+        623,
+        "a file got the group of its directory, as it is with grpid, and kept it",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {

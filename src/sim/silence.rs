@@ -93,7 +93,7 @@ fn a_byte_now_and_then_does_not_keep_a_block_from_others() {
     }
     let (refusal, text) = last.unwrap();
     assert_eq!(refusal, Refusal::Timeout);
-    assert!(text.contains("for 5 s"), "{text}");
+    assert!(text.contains("more than 5 s"), "{text}");
     assert_eq!(server.last_word(&mut third, SECOND), None);
 }
 

@@ -105,8 +105,7 @@ impl Weather {
         }
     }
 
-    /// At times a second client is at the same work (not in place: of two at once nobody says what a file is), and
-    /// at times the line spoils a byte.
+    /// At times a second client is there as well, and at times the line spoils a byte.
     pub fn crowd(&mut self, prng: &mut Prng, rivals: &mut Prng, sources_count: usize) {
         let may_have_rival = prng.chance(200);
         // It is on the same host.
@@ -114,7 +113,7 @@ impl Weather {
             .crash
             .is_some_and(|planned| (planned.side, planned.crash) == (SOURCE, Crash::PowerCut));
         let rival = Rival::draw(rivals, sources_count);
-        self.rival = (may_have_rival && !self.policy.in_place && !is_host_cut).then_some(rival);
+        self.rival = (may_have_rival && !is_host_cut).then_some(rival);
         let is_spoiled = prng.chance(100);
         self.flip_at_bytes =
             [(); 2].map(|()| (is_spoiled && prng.chance(600)).then(|| prng.skewed(500_000)));
@@ -176,9 +175,14 @@ impl Rival {
         };
         let is_like_the_first = prng.chance(500);
         let source = prng.index(sources_count);
+        let is_one_of_them = prng.chance(500);
+        let wishes = Policy {
+            in_place: prng.chance(300),
+            ..wishes
+        };
         Self {
             wishes: (!is_like_the_first).then_some(wishes),
-            source: (!is_like_the_first && prng.chance(500)).then_some(source),
+            source: (!is_like_the_first && is_one_of_them).then_some(source),
         }
     }
 

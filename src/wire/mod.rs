@@ -495,7 +495,7 @@
 //! |---|---|---|
 //! | 0 | errno | the field says which, 1 to 4095; with the other reasons it is 0 |
 //! | 1 | vanished | it was gone |
-//! | 2 | changing | it is of another kind than it was, or another entry has its name |
+//! | 2 | changing | it is of another kind than it was, another entry has its name, or, of a directory, it gives new entries another group than before |
 //! | 3 | own name | it is called `.sy.*` |
 //! | 4 | directory in the way | it is not empty, and nothing allows deleting it |
 //! | 5 | digest | bytes are missing, or the file's digest does not agree |

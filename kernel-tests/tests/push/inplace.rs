@@ -296,7 +296,7 @@ fn what_is_no_file_or_moves_meanwhile_is_never_followed(scene) {
     scene.assert_outside_untouched();
     // Embedded it may have ended before it was held.
     if outcome.code != Some(0) {
-        outcome.exits(23).complains(&["large: the target cannot write: it was replaced meanwhile"]);
+        outcome.exits(23).complains(&["large: the target cannot write: it was changed meanwhile"]);
     }
     scene.push(&["--inplace"]).run().ok();
     scene.assert_arrived();

@@ -55,6 +55,31 @@ fn a_mode_is_exact_also_below_a_default_acl_that_takes_from_it(scene) {
 }
 }
 
+on_routes! { embedded, unix, ssh;
+fn a_file_has_its_group_also_where_new_ones_get_that_of_their_directory(scene) {
+    require!(Need::Root, Need::LoopMounts);
+    scene.aim_at("fs/dst");
+    let mount = Mount::ext4(&scene.export().join("fs"), &scene.path().join("image"), 32 << 20, &[]);
+    mount.remount("grpid");
+    let groups = [0, 1234, 5678];
+    for (index, dir) in ["", "own", "other", "other/below"].iter().enumerate() {
+        for (file, gid) in ["a", "b", "c"].iter().zip(groups) {
+            let file = scene.src().join(dir).join(file);
+            plant::file(&file, "text");
+            plant::chown(file, 0, gid);
+        }
+        plant::chown(scene.src().join(dir), 0, groups[index % groups.len()]);
+    }
+    plant::dir(scene.dst());
+    plant::chown(scene.dst(), 0, 5678);
+    plant::file(scene.dst().join("found"), "");
+    let found = std::fs::metadata(scene.dst().join("found")).expect("it was just made");
+    assert_eq!(found.gid(), 5678, "the directory gives what it is to give");
+    scene.assert_pushes(&["--delete"]);
+    scene.assert_idle(&["--delete"]);
+}
+}
+
 on_routes! { embedded, tcp, unix, ssh;
 fn a_mode_is_exact_also_where_the_content_changes(scene) {
     require!(Need::Root);
