@@ -324,7 +324,9 @@ fn failure(error: &SessionError, plan: &Plan) -> Failure {
             text: refused.text.clone(),
         },
         SessionError::Lost(errno) => Failure::Lost { errno: *errno },
-        SessionError::Silent(seconds) => Failure::Silent { seconds: *seconds },
+        SessionError::Silent(seconds) | SessionError::Slow(seconds) => {
+            Failure::Silent { seconds: *seconds }
+        }
         SessionError::Disk { errno, .. } => Failure::Disk {
             side: Side::Target,
             errno: *errno,
@@ -336,11 +338,9 @@ fn failure(error: &SessionError, plan: &Plan) -> Failure {
             path: first_source(),
         },
         SessionError::Signal(name) => Failure::Signal { name },
-        SessionError::ShuttingDown | SessionError::Internal | SessionError::Slow(_) => {
-            Failure::Protocol {
-                text: error.to_string(),
-            }
-        }
+        SessionError::ShuttingDown | SessionError::Internal => Failure::Protocol {
+            text: error.to_string(),
+        },
     }
 }
 

@@ -33,7 +33,7 @@ struct State<D: Disk> {
 pub struct Facts {
     /// As it was opened first.
     pub stood: Option<Stood>,
-    /// Entries were made that need nothing to be mended if it still stands so.
+    /// Files were made in it that have their group by themselves.
     pub is_counted_on: bool,
     /// New entries get their mode from a default ACL; `None`: not asked yet.
     pub has_default_acl: Option<bool>,
@@ -115,6 +115,10 @@ impl<D: Disk> Dir<D> {
 
     pub fn learn(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut self.state().facts);
+    }
+
+    pub fn count_on_its_group(&self) {
+        self.state().facts.is_counted_on = true;
     }
 
     /// Whether the content of this entry of it may be in memory only.

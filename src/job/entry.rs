@@ -174,14 +174,11 @@ pub fn final_mode<D: Disk>(tree: &Tree<D>, meta: &Meta) -> u16 {
 /// would show its content to others meanwhile.
 fn is_plain<D: Disk>(tree: &Tree<D>, dir: &Dir<D>, meta: &Meta) -> bool {
     let facts = dir.facts();
-    let has_owner = || meta.uid == tree.identity.uid && tree.group_of_new(dir) == Some(meta.gid);
-    let is_plain = (!tree.rights.owners || has_owner())
+    let group = || tree.group_of_new(facts.stood?, dir.identity()?.0);
+    let has_owner = || meta.uid == tree.identity.uid && group() == Some(meta.gid);
+    (!tree.rights.owners || has_owner())
         && facts.has_default_acl == Some(false)
-        && final_mode(tree, meta) & 0o7000 == 0;
-    if is_plain && !facts.is_counted_on {
-        dir.learn(|facts| facts.is_counted_on = true);
-    }
-    is_plain
+        && final_mode(tree, meta) & 0o7000 == 0
 }
 
 /// Owner, mode and, last, time of a file that is written. `is_plain`: it was made with its mode
@@ -219,13 +216,13 @@ pub fn create_temp<D: Disk>(
     let create = || disk.create_file(&here.fd, temp.bytes(), mode);
     let created = opened_up(disk, &here.dir, &here.fd, create);
     let fd = created.map_err(errno(Attempt::Create))?;
-    if tree.rights.owners && tree.group_of_new(&here.dir).is_none() {
-        let stats = disk
-            .stat(&fd)
-            .and_then(|new| Ok((new, disk.stat(&here.fd)?)));
-        if let Ok((new, dir)) = stats {
-            tree.learn_of_groups(&new, &dir);
-        }
+    if let Some(stood) = here.dir.facts().stood
+        && tree.wants_to_learn_of_groups(stood)
+        && let Ok(new) = disk.stat(&fd)
+        && let Ok(dir) = disk.stat(&here.fd)
+        && Stood::of(&dir) == stood
+    {
+        tree.learn_of_groups(&new, &dir);
     }
     Ok((fd, is_plain))
 }
@@ -244,6 +241,9 @@ fn file<D: Disk>(
     }
     let temp = tree.temp_name();
     let (fd, is_plain) = create_temp(disk, tree, here, &temp, meta)?;
+    if is_plain {
+        here.dir.count_on_its_group();
+    }
     let written = write_all(disk, &fd, content, 0)
         .map_err(errno(Attempt::Write))
         .and_then(|()| dress_file(disk, tree, &fd, meta, is_plain).map_err(errno(Attempt::SetMeta)))
@@ -388,12 +388,23 @@ pub fn close_dirs<D: Disk>(disk: &D, tree: &Tree<D>, first: Closing<D>, outcomes
     }
 }
 
-/// Somebody has changed what gives new entries their group; the next push sees which is not right.
-fn stands_otherwise<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>) -> bool {
+/// Whether a directory gives new entries another group than when files were made that were to have it; the next push
+/// sees which have.
+fn gives_another_group<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>) -> bool {
     let facts = dir.facts();
-    let stat = || dir.fd(disk, &tree.cache).and_then(|fd| disk.stat(&fd));
-    let is_counted_on = facts.is_counted_on && tree.rights.owners;
-    is_counted_on && stat().is_ok_and(|stat| facts.stood != Some(Stood::of(&stat)))
+    let Some(stood) = facts
+        .stood
+        .filter(|_| facts.is_counted_on && tree.rights.owners)
+    else {
+        return false;
+    };
+    let Ok(stat) = dir.fd(disk, &tree.cache).and_then(|fd| disk.stat(&fd)) else {
+        return true;
+    };
+    let then = tree.group_of_new(stood, stat.dev);
+    // Of a directory that has got another group nobody knows whether it gives that: few do.
+    let now = tree.group_of_new(Stood::of(&stat), stat.dev);
+    then != now.or(Some(tree.identity.gid))
 }
 
 /// The last thing that happens in a directory: owner, mode and, last, time.
@@ -401,7 +412,7 @@ fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: 
     if tree.policy.dry_run {
         return;
     }
-    if stands_otherwise(disk, tree, &closing.dir) {
+    if gives_another_group(disk, tree, &closing.dir) {
         let path = closing.dir.path_below_root(b"");
         outcomes.failed(tree, Attempt::SetMeta, Why::Changing, path);
     }

@@ -7,6 +7,10 @@
 //! once a session of a later boot has written its own marker, the time up to which they are: what
 //! changed after the crash was not in it. It goes when its own session has synced, when any
 //! session of the same boot has and its own is dead, or when nothing is left to doubt.
+//!
+//! A sync that fails spoils markers: what they stand for is in doubt from now on though the host did
+//! not crash, since the kernel may have dropped what it could not write. A file's or a directory's
+//! sync spoils the session's own, that of the file system every one of this boot.
 
 use std::sync::Arc;
 
@@ -147,12 +151,12 @@ pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
     let root = tree.root.fd(disk, &tree.cache)?;
     let name = marker_name(tree.session);
     // Pushes without a sync leave their marker; it is taken over, or they would pile up.
-    let left =
+    let met =
         tree.take_met(|met| met.marker.boot == disk.boot_id() && Arc::ptr_eq(&met.dir, &tree.root));
-    let left: Vec<_> = left
+    let (left, others): (Vec<_>, Vec<_>) = met
         .into_iter()
-        .filter(|met| is_dead(disk, &root, &met.name))
-        .collect();
+        .partition(|met| is_left_behind(disk, &root, &met.name));
+    others.into_iter().for_each(|met| tree.met(met));
     let left_since = left.iter().map(|met| met.marker.since).min();
     let own = keeping_time(disk, &root, || {
         let create = || disk.create_file(&root, &name, 0o600);
@@ -164,18 +168,28 @@ pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
         own
     })?;
     disk.sync_file(&root)?;
-    for met in &left {
+    for met in left {
         // One that stays, or comes back in a crash, doubts no more than ours does.
-        let _ = keeping_time(disk, &root, || disk.unlink(&root, &met.name));
+        if is_left_behind(disk, &root, &met.name) {
+            let _ = keeping_time(disk, &root, || disk.unlink(&root, &met.name));
+        } else {
+            tree.met(met);
+        }
     }
     Ok(own)
 }
 
-fn is_dead<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> bool {
-    let locked = disk
-        .open_file(dir, name)
-        .and_then(|fd| disk.try_lock(&fd, Lock::Exclusive));
-    locked == Ok(true)
+/// Whether the session of a marker is known to be over. A shared lock, since that can be had of a file that is open
+/// for reading wherever there are locks; its session has the exclusive one.
+fn is_over<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<bool, Errno> {
+    let fd = disk.open_file(dir, name)?;
+    disk.try_lock(&fd, Lock::Shared)
+}
+
+/// Whether it is the marker of a session of this boot that is over, and nobody has spoiled it since it was met.
+fn is_left_behind<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> bool {
+    let is_of_this_boot = || read(disk, dir, name).is_ok_and(|it| it.boot == disk.boot_id());
+    is_over(disk, dir, name) == Ok(true) && is_of_this_boot()
 }
 
 fn begin<D: Disk>(disk: &D, fd: D::Fd, left_since: Option<Mtime>) -> Result<Own<D>, Errno> {
@@ -241,20 +255,26 @@ pub fn heed<D: Disk>(
 
 /// What the markers of a directory above DEST put in doubt: they cover what is below, too.
 pub fn heed_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
-    let (mut names, mut scratch) = (Vec::<Box<[u8]>>::new(), Vec::new());
-    let mut each = |name: &[u8]| {
-        if matches!(parse(name), OwnName::Marker(_)) {
-            names.push(name.into());
-        }
-    };
-    disk.rewind_dir(dir).ok()?;
-    while disk.read_dir(dir, &mut scratch, &mut each).ok()? {}
+    let names = names_in(disk, dir).ok()?;
     let doubts = names.iter().filter_map(|name| match read(disk, dir, name) {
         Ok(marker) => (marker.boot != disk.boot_id()).then(|| marker.doubt()),
         Err(Errno::NOENT) => None,
         Err(_) => Some(Doubt::ALWAYS),
     });
     doubts.reduce(Doubt::and)
+}
+
+/// All markers of a directory that nobody else lists by this descriptor.
+fn names_in<D: Disk>(disk: &D, dir: &D::Fd) -> Result<Vec<Box<[u8]>>, Errno> {
+    let (mut names, mut scratch) = (Vec::<Box<[u8]>>::new(), Vec::new());
+    let mut each = |name: &[u8]| {
+        if matches!(parse(name), OwnName::Marker(_)) {
+            names.push(name.into());
+        }
+    };
+    disk.rewind_dir(dir)?;
+    while disk.read_dir(dir, &mut scratch, &mut each)? {}
+    Ok(names)
 }
 
 fn read<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Marker, Errno> {
@@ -277,20 +297,19 @@ fn read<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Marker, Errno> {
     Ok(Marker::decode(&bytes))
 }
 
-/// Everything on the file system is synced: the markers that this vouches for go, which are this
+/// Syncs the file system, where no job of the session runs any more: the markers that this vouches for go, which are this
 /// session's and those of dead ones of this boot.
 pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
     let root = tree.root.fd(disk, &tree.cache)?;
-    let synced = disk.sync_fs(&root);
-    if synced.is_err() || tree.has_failed_sync() {
-        spoil(disk, tree);
-        return synced;
+    if let Err(errno) = disk.sync_fs(&root) {
+        spoil_all(disk, tree, &root);
+        return Err(errno);
     }
     for met in tree.take_met(|met| met.marker.boot == disk.boot_id()) {
         // Failing to tidy up is no failure of the push; the next one tries again.
         let _ = remove_dead(disk, tree, &met);
     }
-    if tree.take_own_marker().is_some() {
+    if !tree.has_failed_sync() && tree.take_own_marker().is_some() {
         remove(disk, &root, &marker_name(tree.session))?;
     }
     Ok(())
@@ -298,8 +317,7 @@ pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
 
 fn remove_dead<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<(), Errno> {
     let dir = met.dir.fd(disk, &tree.cache)?;
-    let fd = disk.open_file(&dir, &met.name)?;
-    if disk.try_lock(&fd, Lock::Exclusive)? {
+    if is_left_behind(disk, &dir, &met.name) {
         remove(disk, &dir, &met.name)?;
     }
     Ok(())
@@ -314,42 +332,55 @@ fn remove<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// A sync has failed: nobody knows of which session's writes. What the markers of this boot stand
-/// for is in doubt from now on, though the host did not crash.
-pub fn spoil<D: Disk>(disk: &D, tree: &Tree<D>) {
+/// A sync of something that this session has changed has failed, and what was changed is in its place.
+pub fn spoil_own<D: Disk>(disk: &D, tree: &Tree<D>) {
     tree.note_failed_sync();
     if let Some(own) = tree.take_own_marker() {
-        let _ = disown(disk, &own.fd).or_else(|_| disown(disk, &own.fd));
+        // In its place, in the page cache: a disk that has just failed may take no new file and no
+        // sync, and after a crash the boot is another anyway.
+        let _ = put(disk, &own.fd, &NO_BOOT).or_else(|_| put(disk, &own.fd, &NO_BOOT));
         tree.marked(own); // It stays, and its lock says that this session lives.
     }
-    let boot = disk.boot_id();
-    for met in tree.take_met(|met| met.marker.boot == boot) {
-        let marker = Marker {
-            boot: NO_BOOT,
-            ..met.marker
-        };
-        let spoiled = spoil_met(disk, tree, &met);
-        // A disk that fails here too has failed the push already, and said so.
-        let _ = spoiled.or_else(|_| rewrite(disk, tree, &met, &marker));
+}
+
+/// The sync of all has failed: nobody knows of which session's writes.
+fn spoil_all<D: Disk>(disk: &D, tree: &Tree<D>, root: &D::Fd) {
+    spoil_own(disk, tree);
+    // A disk that fails in these has failed the push already, and said so.
+    for name in names_in(disk, root).unwrap_or_default() {
+        if parse(&name) != OwnName::Marker(tree.session) {
+            let _ = spoil(disk, tree, root, &name);
+        }
+    }
+    let (boot, in_root) = (disk.boot_id(), &tree.root);
+    for met in tree.take_met(|met| met.marker.boot == boot && !Arc::ptr_eq(&met.dir, in_root)) {
+        let dir = met.dir.fd(disk, &tree.cache);
+        let _ = dir.and_then(|dir| spoil(disk, tree, &dir, &met.name));
     }
 }
 
-fn spoil_met<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<(), Errno> {
-    let dir = met.dir.fd(disk, &tree.cache)?;
-    let fd = disk.open_to_write(&dir, &met.name)?;
-    let stat = disk.stat(&fd)?;
-    // Anybody may give a file this name, or this name to a file.
-    let is_ours = stat.kind == Kind::File && stat.nlink == 1 && stat.uid == tree.identity.uid;
-    if !is_ours || stat.size != MARKER_BYTES as u64 {
-        return Err(Errno::PERM);
+/// Another session's marker of this boot.
+fn spoil<D: Disk>(disk: &D, tree: &Tree<D>, dir: &D::Fd, name: &[u8]) -> Result<(), Errno> {
+    let marker = read(disk, dir, name)?;
+    if marker.boot != disk.boot_id() {
+        return Ok(());
     }
-    disown(disk, &fd)
-}
-
-/// In its place, in the page cache: a disk that has just failed may take no new file and no sync,
-/// and after a crash the boot is another anyway.
-fn disown<D: Disk>(disk: &D, marker: &D::Fd) -> Result<(), Errno> {
-    put(disk, marker, &NO_BOOT)
+    let in_place = disk.open_to_write(dir, name).and_then(|fd| {
+        let stat = disk.stat(&fd)?;
+        // Anybody may give a file this name, or this name to a file.
+        let is_ours = tree.identity.is_root || stat.uid == tree.identity.uid;
+        let is_fit = stat.kind == Kind::File && stat.nlink == 1 && is_ours;
+        if is_fit && stat.size == MARKER_BYTES as u64 {
+            put(disk, &fd, &NO_BOOT)
+        } else {
+            Err(Errno::PERM)
+        }
+    });
+    if in_place.is_err() && is_over(disk, dir, name)? {
+        let boot = NO_BOOT;
+        return rewrite(disk, tree, dir, name, &Marker { boot, ..marker });
+    }
+    in_place
 }
 
 /// At the end of a session: markers from before a crash go, if nothing is left to doubt, and else
@@ -359,7 +390,7 @@ pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_go
         let Ok(dir) = met.dir.fd(disk, &tree.cache) else {
             continue;
         };
-        if met.marker.boot == NO_BOOT && !is_dead(disk, &dir, &met.name) {
+        if met.marker.boot == NO_BOOT && is_over(disk, &dir, &met.name) == Ok(false) {
             continue; // Its session lives, and what it changes from now on is in doubt, too.
         }
         if is_good && has_doubtful(disk, tree, &met.dir, met.marker.doubt()) == Ok(false) {
@@ -374,25 +405,29 @@ pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_go
                 until,
                 ..met.marker
             };
-            let _ = rewrite(disk, tree, &met, &marker);
+            let _ = rewrite(disk, tree, &dir, &met.name, &marker);
         }
     }
 }
 
 /// Puts another marker in the place of one, whole or not at all.
-fn rewrite<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>, marker: &Marker) -> Result<(), Errno> {
-    let dir = met.dir.fd(disk, &tree.cache)?;
+fn rewrite<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &D::Fd,
+    name: &[u8],
+    marker: &Marker,
+) -> Result<(), Errno> {
     let temp = tree.temp_name();
-    keeping_time(disk, &dir, || {
-        let fd = disk.create_file(&dir, temp.bytes(), 0o600)?;
-        let done =
-            fill(disk, &fd, marker).and_then(|()| disk.rename(&dir, temp.bytes(), &met.name));
+    keeping_time(disk, dir, || {
+        let fd = disk.create_file(dir, temp.bytes(), 0o600)?;
+        let done = fill(disk, &fd, marker).and_then(|()| disk.rename(dir, temp.bytes(), name));
         if done.is_err() {
-            let _ = disk.unlink(&dir, temp.bytes());
+            let _ = disk.unlink(dir, temp.bytes());
         }
         done
     })?;
-    disk.sync_file(&dir)
+    disk.sync_file(dir)
 }
 
 /// Whether some file in `root` or below is in doubt; also one that the session had no business

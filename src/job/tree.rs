@@ -202,25 +202,28 @@ impl<D: Disk> Tree<D> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group that a new entry of `dir` has by itself; `None` while nobody knows.
-    pub fn group_of_new(&self, dir: &Dir<D>) -> Option<u32> {
-        let stood = dir.facts().stood?;
+    /// The group that a new entry has by itself in a directory of this file system that stands so; `None` while nobody
+    /// knows.
+    pub fn group_of_new(&self, stood: Stood, dev: u64) -> Option<u32> {
         let own = self.identity.gid;
         if stood.is_setgid || stood.gid == own {
             return Some(stood.gid);
         }
-        let (dev, gives_dir_group) = *self.gives_dir_group.get()?;
-        let is_same = dir.identity().is_some_and(|(other, _)| other == dev);
-        is_same.then_some(if gives_dir_group { stood.gid } else { own })
+        let (known, gives_dir_group) = *self.gives_dir_group.get()?;
+        (known == dev).then_some(if gives_dir_group { stood.gid } else { own })
+    }
+
+    /// Whether a new entry of such a directory has to be looked at.
+    pub fn wants_to_learn_of_groups(&self, stood: Stood) -> bool {
+        let can_tell = !stood.is_setgid && stood.gid != self.identity.gid;
+        can_tell && self.rights.owners && self.gives_dir_group.get().is_none()
     }
 
     /// Looks at a new entry of a directory: no call tells of it.
     pub fn learn_of_groups(&self, new: &Stat, dir: &Stat) {
-        let Stood { is_setgid, gid } = Stood::of(dir);
-        if !is_setgid && gid != self.identity.gid {
-            self.gives_dir_group
-                .get_or_init(|| (new.dev, new.gid == gid));
-        }
+        let gives_dir_group = new.gid == dir.gid;
+        self.gives_dir_group
+            .get_or_init(|| (dir.dev, gives_dir_group));
     }
 
     pub fn temp_name(&self) -> TempName {
@@ -289,7 +292,7 @@ impl<D: Disk> Tree<D> {
     pub fn sync(&self, disk: &D, fd: &D::Fd) -> Result<(), Errno> {
         let synced = disk.sync_file(fd);
         if synced.is_err() {
-            marker::spoil(disk, self);
+            marker::spoil_own(disk, self);
         }
         synced
     }

@@ -87,6 +87,8 @@ pub struct Source<D: Disk> {
     dest_name: Option<Box<[u8]>>,
     /// ROOT takes its metadata, and may lose entries: some source gives its contents.
     root_is_listed: bool,
+    /// One source, by its name.
+    has_one_name: bool,
     /// ROOT itself at the source, once it is listed; that may be before WELCOME tells the target's.
     root_stat: Option<Stat>,
     cache: Arc<FdCache<D>>,
@@ -130,6 +132,7 @@ impl<D: Disk> Source<D> {
         let cache = Arc::new(FdCache::new(DIR_FDS_OPEN_MAX));
         let checks = Checks::new(&hello.sum_key);
         let root_is_listed = sources.origins.iter().any(|origin| origin.is_listed);
+        let has_one_name = !root_is_listed && sources.given.len() == 1;
         Self {
             state: State::New,
             met: (!hello.policy.numeric_ids).then(Arc::default),
@@ -141,6 +144,7 @@ impl<D: Disk> Source<D> {
             single_file: sources.single_file.clone(),
             dest_name: sources.dest_name.clone(),
             root_is_listed,
+            has_one_name,
             root_stat: None,
             scan: Scan::new(sources.origins.clone()),
             sources: Some(sources),
@@ -864,7 +868,7 @@ impl<D: Disk> Source<D> {
             let is_new = node.is_new;
             let parent = node.parent;
             if stat.as_ref().is_some_and(|stat| self.is_target(stat)) {
-                if id == ROOT {
+                if id == ROOT || (parent == ROOT && self.has_one_name) {
                     return self.fail(SessionError::OntoItself);
                 }
                 // The target inside its own source: not sent into itself.

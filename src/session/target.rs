@@ -973,7 +973,7 @@ impl<D: Disk> Target<D> {
             .troubles
             .iter()
             .all(|(attempt, ..)| *attempt != Attempt::Sync);
-        if is_synced && !job.is_abandoned {
+        if is_synced && !job.is_abandoned && !self.tree().has_failed_sync() {
             self.reached = self.tree().policy.durability;
         }
         self.peak_rss_bytes = job.peak_rss_bytes;

@@ -29,13 +29,13 @@ const NAMES: [&[u8]; 10] = [
     b"/",
     b"a/b",
     b"../outside/passwd",
-    b".sy.x.tmp",
+    b".sy.0000000000000001.unclean",
     b"a",
     b"b",
     b"nul\0",
 ];
 /// Kinds that a frame may be given out for.
-const KINDS: [FrameKind; 8] = [
+const KINDS: [FrameKind; 14] = [
     FrameKind::Pack,
     FrameKind::Data,
     FrameKind::End,
@@ -44,6 +44,12 @@ const KINDS: [FrameKind; 8] = [
     FrameKind::Signature,
     FrameKind::Report,
     FrameKind::Ignorable,
+    FrameKind::List,
+    FrameKind::Sign,
+    FrameKind::Tokens,
+    FrameKind::Check,
+    FrameKind::Stop,
+    FrameKind::Notice,
 ];
 
 #[derive(Debug)]

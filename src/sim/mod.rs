@@ -40,6 +40,8 @@ mod host;
 mod in_place;
 mod inode;
 pub mod liar;
+#[cfg(test)]
+mod markers;
 pub mod net;
 pub mod oracle;
 pub mod prng;

@@ -246,6 +246,11 @@ impl Past<'_> {
         self.original.entries.get(path).and_then(Entry::bytes)
     }
 
+    fn is_touched_at_source(&self, path: &[u8]) -> bool {
+        let mut origins = self.origins_of(path);
+        origins.any(|origin| self.source_history.concerns(&origin))
+    }
+
     /// What somebody wrote there at the target.
     fn theirs(&self, path: &[u8]) -> Vec<&[u8]> {
         let versions = self.target_history.versions.get(path);
@@ -292,7 +297,9 @@ impl Facts<'_> {
         let is_redated = self.is_redated && is_touched && theirs.contains(&bytes);
         // The target's file system counts in seconds, and the source's file was written twice within one.
         let is_coarse = found.meta.mtime != wanted.meta.mtime && past.sent(path).contains(&bytes);
-        passes_for(found, wanted) && (is_overwritten || is_redated || is_coarse)
+        // Both files were written within one tick of the clock.
+        let is_of_one_tick = past.is_touched_at_source(path) && theirs.contains(&bytes);
+        passes_for(found, wanted) && (is_overwritten || is_redated || is_coarse || is_of_one_tick)
     }
 }
 
@@ -406,14 +413,19 @@ impl History {
     }
 }
 
+/// What some pushes wanted.
+pub struct Pushed {
+    pub wanted: Wanted,
+    /// One of them may delete.
+    pub may_delete: bool,
+}
+
 /// What must hold after any push, however it ended: whole files only, nothing of nobody's, and
 /// nothing gone that may not go.
 pub struct Safety<'a> {
     pub past: Past<'a>,
-    /// What the pushes so far wanted; the first of it is all that the sources come to.
-    pub wanted: &'a [Wanted],
-    /// Any push so far may delete.
-    pub may_delete: bool,
+    /// The pushes so far; first what all the sources come to.
+    pub pushes: &'a [Pushed],
     /// A power cut may have left anything in files that were under way.
     pub may_be_torn: bool,
     /// A push that updated files where they stand may have broken off.
@@ -438,9 +450,9 @@ impl Safety<'_> {
     }
 
     fn check_entry(&self, path: &[u8], entry: &Entry, lines: &mut Vec<String>) {
-        let is_touched = self.is_touched_at_source(path);
+        let is_touched = self.past.is_touched_at_source(path);
         let is_known = self.past.original.entries.contains_key(path)
-            || self.wanted[0].tree.entries.contains_key(path);
+            || self.pushes[0].wanted.tree.entries.contains_key(path);
         if !is_known && !is_touched {
             lines.push(format!("{}: came from nowhere", path.escape_ascii()));
             return;
@@ -460,7 +472,7 @@ impl Safety<'_> {
             return;
         }
         let parts = [&sent[..], before.as_slice()].concat();
-        let wanted = self.wanted[0].tree.entries.get(path);
+        let wanted = self.pushes[0].wanted.tree.entries.get(path);
         let is_believed = wanted.is_some_and(|wanted| passes_for(entry, wanted));
         if self.may_be_mixed && is_mixture(bytes, &parts) {
             if is_believed {
@@ -476,23 +488,20 @@ impl Safety<'_> {
         }
     }
 
-    fn is_touched_at_source(&self, path: &[u8]) -> bool {
-        let mut origins = self.past.origins_of(path);
-        origins.any(|origin| self.past.source_history.concerns(&origin))
-    }
-
     /// Whether an entry of the target may be gone.
     fn may_go(&self, path: &[u8], entry: &Entry) -> bool {
-        let is_touched = self.past.target_history.concerns(path) || self.is_touched_at_source(path);
-        let mut pushes = self.wanted.iter();
-        is_touched || pushes.any(|wanted| self.may_go_for(wanted, path, entry))
+        let is_touched =
+            self.past.target_history.concerns(path) || self.past.is_touched_at_source(path);
+        let mut pushes = self.pushes.iter();
+        is_touched || pushes.any(|push| self.may_go_for(push, path, entry))
     }
 
-    fn may_go_for(&self, wanted: &Wanted, path: &[u8], entry: &Entry) -> bool {
+    fn may_go_for(&self, push: &Pushed, path: &[u8], entry: &Entry) -> bool {
+        let Pushed { wanted, may_delete } = push;
         for prefix in prefixes(path) {
             let Some(there) = wanted.tree.entries.get(prefix) else {
                 let above_root = parent(prefix).is_empty() && !wanted.root_is_listed;
-                return self.may_delete && !above_root;
+                return *may_delete && !above_root;
             };
             let was = if prefix == path {
                 entry
@@ -502,7 +511,7 @@ impl Safety<'_> {
             let is_conflict = (was.meta.kind == Kind::Dir) != (there.meta.kind == Kind::Dir);
             let is_full = prefix != path;
             if is_conflict {
-                return self.may_delete || !is_full;
+                return *may_delete || !is_full;
             }
         }
         false

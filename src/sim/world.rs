@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::disk::SimDisk;
 use super::fault::Crash;
-use super::oracle::{self, Expected, Facts, History, Past, Safety, Wanted};
+use super::oracle::{self, Expected, Facts, History, Past, Pushed, Safety, Wanted};
 use super::prng::Prng;
 use super::ring::SimWorld;
 use super::scenario::{
@@ -74,8 +74,8 @@ pub struct World {
     is_shared: bool,
     /// Some push so far went by content, and so.
     is_redated: bool,
-    /// Second clients so far.
-    rivals: Vec<Rival>,
+    /// Second clients so far that change something, and whether they may delete.
+    rivals: Vec<(Rival, bool)>,
     summary: Summary,
 }
 
@@ -153,7 +153,10 @@ impl World {
         }
         self.let_users_in(weather.changes_per_mille);
         let before = self.above_dest()?;
+        let lies_before = self.shared.borrow().net.lies_count();
         let end = self.push(policy, Some(weather))?;
+        let has_lied = self.shared.borrow().net.lies_count() > lies_before;
+        let has_lied = |side: usize| has_lied && weather.lies[side].is_some();
         let was_touched = weather.changes_per_mille != [0, 0];
         for disk in &self.disks {
             disk.calm();
@@ -168,20 +171,25 @@ impl World {
         self.summary.kept += kept.len() as u64;
         let has_user = weather.changes_per_mille[TARGET] > 0;
         for policy in weather.policies().filter(|policy| !policy.dry_run) {
-            self.may_delete |= policy.delete;
             self.was_unsynced |= policy.durability != Durability::File || policy.in_place;
             self.may_be_mixed |= policy.in_place;
             self.is_shared |= policy.in_place && has_user;
             self.is_redated |= policy.sameness == Sameness::Content && has_user;
         }
-        self.rivals.extend(weather.rival);
+        self.may_delete |= policy.delete && !policy.dry_run;
+        if let Some(rival) = weather.rival {
+            let wishes = rival.policy(policy);
+            let changes = (!wishes.dry_run).then_some((rival, wishes.delete));
+            self.rivals.extend(changes);
+        }
         self.bury(&end);
-        if weather.lies[SOURCE].is_some() {
+        if has_lied(SOURCE) {
             // What a source may do in DEST a hostile one may do to any of it, but nowhere else. What it
             // leaves is what the next push finds, as if it had been planted.
             self.check_outside()?;
             self.disks[TARGET].settle();
             self.original = self.dest_tree().without_ours();
+            (self.was_unsynced, self.may_be_torn) = (false, false);
         } else {
             self.check_safety()?;
         }
@@ -193,7 +201,7 @@ impl World {
             rival.wishes.is_some() || end.rival.as_ref().is_some_and(|it| *it != Ok(Exit::Ok))
         });
         self.summary.rivals += u64::from(is_success && end.rival == Some(Ok(Exit::Ok)));
-        let is_alone = !was_touched && !is_disturbed && weather.lies == [None, None];
+        let is_alone = !was_touched && !is_disturbed && !has_lied(SOURCE) && !has_lied(TARGET);
         if is_success && is_promised && !policy.dry_run && is_alone {
             let wanted = self.wanted();
             let before = match self.rename() {
@@ -207,7 +215,7 @@ impl World {
                 .map_err(|what| format!("exit 0, but {what}"))?;
         }
         if let Some(max) = policy.delete_max
-            && weather.lies[TARGET].is_none()
+            && !has_lied(TARGET)
             && end.totals.files_deleted > max
         {
             return Err(format!(
@@ -380,17 +388,20 @@ impl World {
 
     fn check_safety(&mut self) -> Result<(), String> {
         let (source, target) = (locked(&self.source_history), locked(&self.target_history));
-        let all = &self.scenario.sources[..];
-        let pushed = self.rivals.iter().map(|rival| rival.sources(all));
-        let wanted: Vec<_> = [all]
+        let all = (&self.scenario.sources[..], self.may_delete);
+        let rivals = self.rivals.iter();
+        let rivals = rivals.map(|(rival, may_delete)| (rival.sources(all.0), *may_delete));
+        let pushes: Vec<_> = [all]
             .into_iter()
-            .chain(pushed)
-            .map(|sources| self.wanted_of(sources))
+            .chain(rivals)
+            .map(|(sources, may_delete)| Pushed {
+                wanted: self.wanted_of(sources),
+                may_delete,
+            })
             .collect();
         let safety = Safety {
             past: self.past(&source, &target),
-            wanted: &wanted,
-            may_delete: self.may_delete,
+            pushes: &pushes,
             may_be_torn: self.may_be_torn,
             may_be_mixed: self.may_be_mixed,
         };

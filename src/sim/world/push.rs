@@ -298,7 +298,8 @@ impl World {
         let mut stall = weather.and_then(|weather| weather.stall);
         let crash = weather.and_then(|weather| weather.crash);
         // Who shows life and does not do what is up to it keeps the other until it goes.
-        let mut may_wait_in_vain = weather.is_some_and(|weather| weather.lies != [None, None]);
+        let lies_before = self.shared.borrow().net.lies_count();
+        let mut may_wait_in_vain = true;
         let clock = self.shared.borrow().clock.clone();
         let calls_at_start = self.disks[TARGET].calls_count();
         let mut last_progress = (clock.now(), 0, 0);
@@ -357,7 +358,8 @@ impl World {
             if calls != calls_then || traffic.abs_diff(traffic_then) > STUCK_BYTES {
                 last_progress = (clock.now(), calls, traffic);
             } else if clock.now().since(moment) > Duration::from_secs(STUCK_SECONDS) {
-                if std::mem::take(&mut may_wait_in_vain) {
+                let has_lied = self.shared.borrow().net.lies_count() > lies_before;
+                if has_lied && std::mem::take(&mut may_wait_in_vain) {
                     let lied_to = sides[0].streams[0];
                     self.shared.borrow_mut().net.reset(lied_to, clock.now());
                     last_progress.0 = clock.now();

@@ -1,0 +1,116 @@
+//! Markers of two sessions at once, and a sync that fails.
+
+use super::by_hand::{META, Peer, Server, done, frame, hello, net};
+use super::fault::DiskFaults;
+use crate::model::id::ROOT;
+use crate::model::name::Name;
+use crate::model::policy::{Durability, Policy};
+use crate::wire::FrameKind;
+use crate::wire::list::Request;
+use crate::wire::pack::PackOp;
+
+fn greeted(server: &mut Server, durability: Durability) -> Peer {
+    let policy = Policy {
+        durability,
+        ..Policy::default()
+    };
+    server.greeted_by(&net(1 << 20), &hello(0, policy))
+}
+
+fn list_root(server: &mut Server, peer: &Peer) {
+    let request = Request {
+        dir: ROOT,
+        parent: ROOT,
+        name: None,
+    };
+    let said = frame(FrameKind::List, |writer| request.encode(writer));
+    server.say(peer, &said);
+    server.wait(100);
+}
+
+fn make(server: &mut Server, peer: &Peer, name: &[u8]) {
+    let file = PackOp::File {
+        dir: ROOT,
+        name: Name::new(name).unwrap(),
+        meta: META,
+        content: b"text",
+    };
+    let said = frame(FrameKind::Pack, |writer| file.encode(writer));
+    server.say(peer, &said);
+    server.wait(100);
+}
+
+fn end(server: &mut Server, peer: &Peer, sync_error_per_mille: u32) {
+    server.disk.set_faults(DiskFaults {
+        sync_error_per_mille,
+        ..DiskFaults::default()
+    });
+    server.say(peer, &done());
+    server.wait(100);
+    let now = server.shard.now();
+    server.world.borrow_mut().net.close(peer.stream, now);
+    server.wait(100);
+    server.disk.calm();
+}
+
+/// How many markers there are, and how many of them put in doubt what they stand for.
+fn markers(server: &Server) -> (usize, usize) {
+    let tree = server.disk.snapshot(b"/t").unwrap();
+    let markers = tree.entries.iter();
+    let markers = markers.filter(|(name, _)| name.ends_with(b".unclean"));
+    let bytes: Vec<_> = markers.filter_map(|(_, entry)| entry.bytes()).collect();
+    let spoiled = bytes.iter().filter(|bytes| bytes.starts_with(&[0; 16]));
+    (bytes.len(), spoiled.count())
+}
+
+#[test]
+fn a_marker_that_was_spoiled_after_another_session_had_met_it_is_not_taken_over() {
+    let mut server = Server::new(16);
+    let one = greeted(&mut server, Durability::Session);
+    make(&mut server, &one, b"one");
+    let other = greeted(&mut server, Durability::None);
+    list_root(&mut server, &other);
+    end(&mut server, &one, 1000);
+    assert_eq!(markers(&server), (1, 1));
+    make(&mut server, &other, b"other");
+    assert_eq!(markers(&server), (2, 1));
+    end(&mut server, &other, 0);
+    assert_eq!(markers(&server).1, 1);
+}
+
+#[test]
+fn a_sync_that_fails_spoils_the_markers_of_sessions_that_live_too() {
+    // The one is met before the other has a marker, or comes after it has listed.
+    for is_met in [true, false] {
+        let mut server = Server::new(16);
+        let other = greeted(&mut server, Durability::Session);
+        if !is_met {
+            list_root(&mut server, &other);
+        }
+        let one = greeted(&mut server, Durability::None);
+        make(&mut server, &one, b"one");
+        if is_met {
+            list_root(&mut server, &other);
+        }
+        make(&mut server, &other, b"other");
+        end(&mut server, &other, 1000);
+        assert_eq!(markers(&server), (2, 2), "{is_met}");
+        end(&mut server, &one, 0);
+        assert_eq!(markers(&server).1, 2, "{is_met}");
+    }
+}
+
+#[test]
+fn a_marker_of_a_session_that_ended_without_a_sync_is_taken_over_and_goes_with_the_next_sync() {
+    let mut server = Server::new(16);
+    let one = greeted(&mut server, Durability::None);
+    make(&mut server, &one, b"one");
+    end(&mut server, &one, 0);
+    assert_eq!(markers(&server), (1, 0));
+    let other = greeted(&mut server, Durability::Session);
+    list_root(&mut server, &other);
+    make(&mut server, &other, b"other");
+    assert_eq!(markers(&server), (1, 0));
+    end(&mut server, &other, 0);
+    assert_eq!(markers(&server), (0, 0));
+}
