@@ -99,6 +99,10 @@ const FOUND: &[(u64, &str)] = &[
         623,
         "a file got the group of its directory, as it is with grpid, and kept it",
     ),
+    (
+        7_029_626,
+        "a sync that failed did not reach the marker of another session, which forgot it",
+    ),
 ];
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
