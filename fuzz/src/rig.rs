@@ -75,15 +75,7 @@ impl Rig {
         let clock = world.borrow().clock.clone();
         let disk = SimDisk::new(options, clock.clone(), seed);
         let mut weather = RingWeather::calm();
-        let mut net = NetOptions {
-            capacity_bytes: 1 << 20,
-            segment_bytes_max: 64 * 1024,
-            delay_ns_max: 1000,
-            short_per_mille: 0,
-            reset_after_bytes: [None, None],
-            flip_at_bytes: [None, None],
-            lies: [None, None],
-        };
+        let mut net = NetOptions::calm(1 << 20);
         if !is_calm {
             weather = RingWeather::random(&mut Prng::new(seed));
             net.capacity_bytes = 8192;

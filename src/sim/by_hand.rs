@@ -43,18 +43,6 @@ pub(super) struct Peer {
     pub(super) heard: Vec<u8>,
 }
 
-pub(super) fn net(capacity_bytes: usize) -> NetOptions {
-    NetOptions {
-        capacity_bytes,
-        segment_bytes_max: 64 * 1024,
-        delay_ns_max: 1000,
-        short_per_mille: 0,
-        reset_after_bytes: [None, None],
-        flip_at_bytes: [None, None],
-        lies: [None, None],
-    }
-}
-
 impl Server {
     pub(super) fn new(blocks_count: usize) -> Self {
         Self::weathered(blocks_count, RingWeather::calm(), 1)

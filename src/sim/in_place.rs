@@ -1,6 +1,7 @@
 //! A file that is updated where it stands, and a source made by hand.
 
-use super::by_hand::{Server, done, frames, hello, large_file, net};
+use super::by_hand::{Server, done, frames, hello, large_file};
+use super::net::NetOptions;
 use super::ring::RingWeather;
 use super::tree::{Content, Entry, Tree};
 use crate::limits::CHUNK_BYTES;
@@ -34,7 +35,7 @@ fn what_is_still_being_written_of_a_file_that_was_given_up_does_not_come_after_w
             server.disk.stat_at(&dir, b"large").unwrap().ino
         };
         let before = inode(&server);
-        let mut peer = server.greeted_by(&net(1 << 22), &hello(0, policy));
+        let mut peer = server.greeted_by(&NetOptions::calm(1 << 22), &hello(0, policy));
         for said in [
             large_file(FileId(1), CHUNKS, 2, false),
             large_file(FileId(2), CHUNKS, 3, true),

@@ -1,7 +1,8 @@
 //! Markers of two sessions at once, and a sync that fails.
 
-use super::by_hand::{META, Peer, Server, done, frame, hello, net};
+use super::by_hand::{META, Peer, Server, done, frame, hello};
 use super::fault::DiskFaults;
+use super::net::NetOptions;
 use crate::model::id::ROOT;
 use crate::model::name::Name;
 use crate::model::policy::{Durability, Policy};
@@ -14,7 +15,7 @@ fn greeted(server: &mut Server, durability: Durability) -> Peer {
         durability,
         ..Policy::default()
     };
-    server.greeted_by(&net(1 << 20), &hello(0, policy))
+    server.greeted_by(&NetOptions::calm(1 << 20), &hello(0, policy))
 }
 
 fn list_root(server: &mut Server, peer: &Peer) {

@@ -31,16 +31,27 @@ pub struct NetOptions {
 }
 
 impl NetOptions {
-    /// Everything drawn, from one byte at a time to a fast network; no reset.
-    pub fn random(prng: &mut Prng) -> Self {
+    /// Everything arrives whole and almost at once.
+    pub fn calm(capacity_bytes: usize) -> Self {
         Self {
-            capacity_bytes: small_usize(prng, 64 * 1024),
-            segment_bytes_max: small_usize(prng, 64 * 1024),
-            delay_ns_max: prng.skewed(50_000_000),
-            short_per_mille: u32::try_from(prng.below(500)).expect("below 500"),
+            capacity_bytes,
+            segment_bytes_max: 64 * 1024,
+            delay_ns_max: 1000,
+            short_per_mille: 0,
             reset_after_bytes: [None, None],
             flip_at_bytes: [None, None],
             lies: [None, None],
+        }
+    }
+
+    /// Everything drawn, from one byte at a time to a fast network; no reset.
+    pub fn random(prng: &mut Prng) -> Self {
+        let capacity_bytes = small_usize(prng, 64 * 1024);
+        Self {
+            segment_bytes_max: small_usize(prng, 64 * 1024),
+            delay_ns_max: prng.skewed(50_000_000),
+            short_per_mille: u32::try_from(prng.below(500)).expect("below 500"),
+            ..Self::calm(capacity_bytes)
         }
     }
 }
@@ -364,13 +375,10 @@ mod tests {
 
     fn plain(capacity_bytes: usize) -> NetOptions {
         NetOptions {
-            capacity_bytes,
             segment_bytes_max: 3,
             delay_ns_max: 10,
             short_per_mille: 300,
-            reset_after_bytes: [None, None],
-            flip_at_bytes: [None, None],
-            lies: [None, None],
+            ..NetOptions::calm(capacity_bytes)
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::by_hand::{META, Server, done, frame, frames, hello, large_file, net};
+use super::by_hand::{META, Server, done, frame, frames, hello, large_file};
 use super::fault::CallKind;
+use super::net::NetOptions;
 use crate::limits::FRAME_HEAD_BYTES;
 use crate::model::id::{FileId, ROOT};
 use crate::model::name::Name;
@@ -41,7 +42,7 @@ const SECOND: u64 = 1000;
 fn a_payload_of_which_a_byte_comes_now_and_then_is_no_silence() {
     // One block for it and one to answer with, so the session could be hungry for its own.
     let mut server = Server::new(2);
-    let mut peer = server.greeted(&net(1 << 20));
+    let mut peer = server.greeted(&NetOptions::calm(1 << 20));
     server.say(&peer, &announced());
     for _ in 0..30 {
         assert_eq!(server.last_word(&mut peer, 20 * SECOND), None);
@@ -56,7 +57,7 @@ fn a_payload_of_which_a_byte_comes_now_and_then_is_no_silence() {
 #[test]
 fn a_frame_of_which_a_byte_is_read_now_and_then_is_no_silence() {
     let mut server = Server::new(4);
-    let mut peer = server.greeted(&net(32));
+    let mut peer = server.greeted(&NetOptions::calm(32));
     let alive = frame(FrameKind::Ignorable, |_| {});
     while peer.heard.len() < 60 {
         server.wait(20 * SECOND);
@@ -75,7 +76,7 @@ fn a_frame_of_which_a_byte_is_read_now_and_then_is_no_silence() {
 #[test]
 fn a_byte_now_and_then_does_not_keep_a_block_from_others() {
     let mut server = Server::new(3);
-    let options = net(1 << 20);
+    let options = NetOptions::calm(1 << 20);
     let mut slow = server.greeted(&options);
     let second = server.greeted(&options);
     let mut third = server.greeted(&options);
@@ -100,7 +101,7 @@ fn a_byte_now_and_then_does_not_keep_a_block_from_others() {
 #[test]
 fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
     let mut server = Server::new(4);
-    let options = net(1 << 20);
+    let options = NetOptions::calm(1 << 20);
     let alive = frame(FrameKind::Ignorable, |_| {});
     for (patience, most) in [(1, 1), (6, 6), (0, 60), (1000, 60)] {
         let mut peer = server.greeted_by(&options, &hello(patience, Policy::default()));
@@ -122,7 +123,7 @@ fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
 fn a_source_that_ends_its_direction_after_done_hears_all_up_to_the_report() {
     let mut server = Server::new(4);
     // Far less than there is to tell, so that its end is found before the REPORT is on its way.
-    let mut peer = server.greeted(&net(4096));
+    let mut peer = server.greeted(&NetOptions::calm(4096));
     server.say(&peer, &missing(500));
     server.say(&peer, &done());
     let now = server.shard.now();
@@ -154,7 +155,7 @@ fn a_server_that_did_not_listen_does_not_take_that_for_silence() {
         durability: Durability::Session,
         ..Policy::default()
     };
-    let mut peer = server.greeted_by(&net(1 << 20), &hello(0, policy));
+    let mut peer = server.greeted_by(&NetOptions::calm(1 << 20), &hello(0, policy));
     server.say(&peer, &missing(1));
     server.say(&peer, &done());
     server.wait(100 * SECOND);
@@ -168,7 +169,7 @@ fn a_server_that_did_not_listen_does_not_take_that_for_silence() {
 #[test]
 fn a_hole_that_waited_for_its_begin_does_not_stop_the_stream() {
     let mut server = Server::new(4);
-    let mut peer = server.greeted(&net(1 << 20));
+    let mut peer = server.greeted(&NetOptions::calm(1 << 20));
     server.say(&peer, &large_file(FileId(1), 20, 0, true));
     server.say(&peer, &done());
     server.wait(SECOND); // Long before a sign of life would wake anybody.
@@ -182,7 +183,7 @@ fn a_hole_that_waited_for_its_begin_does_not_stop_the_stream() {
 #[test]
 fn a_frame_that_may_not_come_is_answered_and_not_counted_any_more() {
     let mut server = Server::new(4);
-    let mut peer = server.greeted(&net(1 << 20));
+    let mut peer = server.greeted(&NetOptions::calm(1 << 20));
     server.say(&peer, &hello(0, Policy::default()));
     let (refusal, text) = server.last_word(&mut peer, SECOND).unwrap();
     assert_eq!(refusal, Refusal::Protocol);
