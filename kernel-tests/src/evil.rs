@@ -465,7 +465,7 @@ impl Evil {
     pub fn is_closed(&mut self) -> bool {
         let mut rest = [0; 4096];
         loop {
-            match self.stream.read(&mut rest) {
+            match guard::read(&mut self.stream, &mut rest) {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,

@@ -1,7 +1,7 @@
 //! Waiting with an end: a hang is a failure with a name, never a stuck run. The bounds are far
 //! beyond anything a loaded machine needs; no test measures speed with them.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -22,17 +22,20 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     assert!(comes_true(hang(), &mut done), "hung: {what}");
 }
 
-/// Does `done` come true within `patience`?
+/// Does `done` come true within `patience`? A machine that stands still meanwhile (a snapshot, a
+/// frozen container) costs none of it but a moment.
 pub fn comes_true(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + patience;
+    let (mut waited, mut seen) = (Duration::ZERO, Instant::now());
     loop {
         if done() {
             return true;
         }
-        if Instant::now() > end {
+        if waited > patience {
             return false;
         }
         std::thread::sleep(Duration::from_millis(2));
+        waited += seen.elapsed().min(Duration::from_secs(1));
+        seen = Instant::now();
     }
 }
 
@@ -46,6 +49,16 @@ pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
     status
 }
 
+/// `read` that goes on: a socket with a timeout is interrupted where a process was stopped or frozen.
+pub fn read(stream: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(block) {
+            Err(why) if why.kind() == ErrorKind::Interrupted => {}
+            got => return got,
+        }
+    }
+}
+
 /// Reads until the peer ends the connection, in whichever way; a peer that never does fails the
 /// test.
 #[track_caller]
@@ -55,7 +68,7 @@ pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
         .expect("a timeout can be set");
     let (mut all, mut block) = (Vec::new(), [0; 4096]);
     loop {
-        match stream.read(&mut block) {
+        match read(stream, &mut block) {
             Ok(0) => return all,
             Ok(len) => all.extend_from_slice(&block[..len]),
             Err(why) if why.kind() == ErrorKind::WouldBlock => panic!("hung: never closed"),

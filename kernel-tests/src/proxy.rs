@@ -1,12 +1,14 @@
 //! A TCP proxy that does to a connection what networks do: cut it, reset it, hold it, flip a bit.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use crate::guard;
 
 /// What happens after so many bytes went one way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -258,7 +260,7 @@ fn pump(way: Way, pair: &Pair, shared: &Shared) {
         } else {
             block.len()
         };
-        let len = from.read(&mut block[..room]);
+        let len = guard::read(&mut from, &mut block[..room]);
         if pair.reset.load(Ordering::Acquire) {
             return;
         }

@@ -29,6 +29,8 @@ struct Seat<D: Disk> {
     patience: Option<Duration>,
     /// The same until the greeting.
     patience_at_first: Option<Duration>,
+    /// How long of its time here nobody listened.
+    slept: Duration,
     /// When it was asked last how far its payloads have got.
     nudged: Moment,
     /// When the session wants to be polled again, though nothing happens.
@@ -124,12 +126,16 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
 
     fn seat(&mut self, session: Session<D>, link: Link, patience: Option<Duration>) -> PortKey {
         let now = self.now();
+        if self.seats.is_empty() {
+            self.next_check = now.plus(CHECK_EVERY);
+        }
         let port = Port::new(session, link, now);
         let seat = Seat {
             port,
             opened: now,
             patience,
             patience_at_first: patience,
+            slept: Duration::ZERO,
             nudged: now,
             alarm: None,
             is_runnable: false,
@@ -198,8 +204,9 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         }
         self.feed_if_more();
         if now >= self.next_check {
+            let slept = now.since(self.next_check);
             self.next_check = now.plus(CHECK_EVERY);
-            self.check_patience(now);
+            self.check_patience(now, slept);
         }
         if self.next_alarm.is_some_and(|alarm| now >= alarm) {
             self.ring_alarms(now);
@@ -366,7 +373,9 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
         }
     }
 
-    fn check_patience(&mut self, now: Moment) {
+    /// `slept`: how much later than it wanted to this process came here. It was stopped, or the
+    /// whole machine stood still: no peer is to blame for that.
+    fn check_patience(&mut self, now: Moment, slept: Duration) {
         for key in self.keys() {
             // Another waits for a block, so this one may not sit on its own for long.
             let waits = |other: &PortKey| *other != key && self.seats.contains(other.0);
@@ -376,11 +385,13 @@ impl<D: Disk, R: Ring<D, Work<D>>> Shard<D, R> {
             if seat.port.is_ending() {
                 continue;
             }
+            seat.slept += slept;
+            seat.port.excuse(slept, now);
             let handshake = Duration::from_secs(HANDSHAKE_SECONDS_MAX);
             let is_late = matches!(seat.port.session, Session::Target(_))
                 && seat.port.link() != Link::Pair
                 && !seat.port.session.is_greeted()
-                && now.since(seat.opened) > handshake;
+                && now.since(seat.opened) > handshake + seat.slept;
             let patience = if seat.port.session.is_greeted() {
                 seat.patience()
             } else {

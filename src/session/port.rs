@@ -2,6 +2,8 @@
 //! turns the session's requests into ops. An idle stream holds no block: heads arrive in the
 //! ring's own memory, and a block is taken when the length of the payload is known.
 
+use std::time::Duration;
+
 use super::{Action, Env, Event, Session, SessionError};
 use crate::job::Work;
 use crate::limits::{FRAME_HEAD_BYTES, SEND_RESERVE_BLOCKS};
@@ -144,6 +146,16 @@ impl<D: Disk> Port<D> {
             | Receiving::Ended => self.session.awaits_peer(),
         };
         listens.then(|| self.last_received.max(self.asked))
+    }
+
+    /// Of the time that the peer took, this much was ours: nobody listened.
+    pub fn excuse(&mut self, slept: Duration, now: Moment) {
+        let since = [Some(&mut self.last_received), Some(&mut self.asked)];
+        let under_way = [&mut self.receiving_since, &mut self.sending_since];
+        let under_way = under_way.into_iter().map(Option::as_mut);
+        for since in since.into_iter().chain(under_way).flatten() {
+            *since = since.plus(slept).min(now);
+        }
     }
 
     /// Some of what is under way has moved; the rest goes on.

@@ -65,6 +65,15 @@ impl Server {
     }
 
     pub(super) fn greeted_by(&mut self, net: &NetOptions, hello: &[u8]) -> Peer {
+        let mut peer = self.connected(net);
+        self.say(&peer, hello);
+        self.wait(10);
+        self.hear(&mut peer, 1);
+        peer
+    }
+
+    /// A session that nobody has greeted yet.
+    pub(super) fn connected(&mut self, net: &NetOptions) -> Peer {
         let (theirs, ours) = self.world.borrow_mut().connect(net);
         let target = Target::new(
             Arc::new(OwnRights {
@@ -76,14 +85,10 @@ impl Server {
         let patience = Some(Duration::from_secs(IDLE_SECONDS_MAX));
         let session = Session::Target(Box::new(target));
         self.shard.open(session, ours, patience);
-        let mut peer = Peer {
+        Peer {
             stream: theirs,
             heard: Vec::new(),
-        };
-        self.say(&peer, hello);
-        self.wait(10);
-        self.hear(&mut peer, 1);
-        peer
+        }
     }
 
     pub(super) fn say(&mut self, peer: &Peer, mut bytes: &[u8]) {
@@ -125,6 +130,12 @@ impl Server {
                 Some(_) | None => return clock.advance_to(until),
             }
         }
+    }
+
+    /// The whole machine stands still.
+    pub(super) fn freeze(&mut self, seconds: u64) {
+        let clock = self.world.borrow().clock.clone();
+        clock.advance_to(clock.now().plus(Duration::from_secs(seconds)));
     }
 
     /// Waits and reads what came.

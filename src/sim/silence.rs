@@ -99,6 +99,30 @@ fn a_byte_now_and_then_does_not_keep_a_block_from_others() {
 }
 
 #[test]
+fn what_a_machine_slept_through_is_no_silence() {
+    let mut server = Server::new(4);
+    let options = NetOptions::calm(1 << 20);
+    let mut new = server.connected(&options);
+    let mut quiet = server.greeted(&options);
+    let mut midway = server.greeted(&options);
+    server.say(&midway, &announced());
+    server.wait(SECOND);
+    server.freeze(600);
+    assert_eq!(server.last_word(&mut new, 8 * SECOND), None);
+    assert!(server.last_word(&mut new, 2 * SECOND).is_some());
+    for peer in [&mut quiet, &mut midway] {
+        assert_eq!(server.last_word(peer, 24 * SECOND), None);
+    }
+    server.freeze(600);
+    server.wait(3 * SECOND);
+    for peer in [&mut quiet, &mut midway] {
+        let (refusal, text) = server.last_word(peer, SECOND).unwrap();
+        assert_eq!(refusal, Refusal::Timeout);
+        assert!(text.contains("for 60 s"), "{text}");
+    }
+}
+
+#[test]
 fn a_source_in_a_hurry_is_shown_life_in_time_and_soon_given_up() {
     let mut server = Server::new(4);
     let options = NetOptions::calm(1 << 20);

@@ -211,6 +211,25 @@ fn a_server_stopped_for_a_second_goes_on(scene) {
 }
 }
 
+on_routes! { tcp, unix;
+fn both_ends_stopped_for_longer_than_their_patience_go_on(scene) {
+    require!(Need::Sy);
+    plant_two_versions(scene);
+    let whole = duration(scene);
+    let mut chance = Chance::new();
+    restore(scene);
+    let running = scene.push(&["--delete", "--timeout=1"]).start();
+    std::thread::sleep(moment(&mut chance, whole));
+    running.pause();
+    scene.server().signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(4));
+    scene.server().signal(Signal::CONT);
+    running.resume();
+    running.wait().ok();
+    scene.assert_arrived();
+}
+}
+
 on_routes! { tcp;
 fn a_server_that_stays_silent_is_given_up(scene) {
     require!(Need::Sy);
