@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -431,17 +431,23 @@ fn absolute(path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     };
     // A directory above that is missing is named by the target, which looks for it next.
     let resolved = match resolved {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let resolved = std::path::absolute(path)?;
+            if resolved.components().any(|it| it == Component::ParentDir) {
+                return Err(error); // Nobody knows what is above something that is not there.
+            }
+            resolved
+        }
         resolved => resolved?,
     };
     let components = resolved
         .components()
         .filter_map(|component| match component {
-            std::path::Component::Normal(name) => Some(name.as_bytes().to_vec()),
-            std::path::Component::Prefix(_)
-            | std::path::Component::RootDir
-            | std::path::Component::CurDir
-            | std::path::Component::ParentDir => None,
+            Component::Normal(name) => Some(name.as_bytes().to_vec()),
+            Component::Prefix(_)
+            | Component::RootDir
+            | Component::CurDir
+            | Component::ParentDir => None,
         });
     Ok(components.collect())
 }

@@ -81,6 +81,14 @@ impl Disk for PosixDisk {
         retry_on_intr(|| rustix::fs::openat(dir, name, DIR_FLAGS, Mode::empty()))
     }
 
+    fn reopen_dir(&self, dir: &OwnedFd) -> Result<OwnedFd, Errno> {
+        self.open_dir(dir, b".")
+    }
+
+    fn open_above(&self, dir: &OwnedFd, levels: usize) -> Result<OwnedFd, Errno> {
+        self.open_dir(dir, &vec![&b".."[..]; levels].join(&b'/'))
+    }
+
     fn open_file(&self, dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
         retry_on_intr(|| rustix::fs::openat(dir, name, READ_FLAGS, Mode::empty()))
     }

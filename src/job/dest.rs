@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::dir::{Dir, FdCache};
 use super::large::abandon;
-use super::marker::{self, Doubt};
+use super::marker;
 use super::partial::{self, Keep};
 use super::prune::Prune;
 use super::tree::{Outcomes, Tree};
@@ -76,12 +76,14 @@ impl<D: Disk> OpenDest<D> {
             Scope::Own { .. } => self.by_path(disk),
         }?;
         let refuse = |errno: Errno| self.refused(Refusal::Dest, errno);
-        let cache = FdCache::new(DIR_FDS_OPEN_MAX);
+        let cache = FdCache::beside(found.stat.dev, DIR_FDS_OPEN_MAX);
         let root = Arc::new(found.dir);
-        root.doubt(self.doubt_above(disk));
         let identity = disk.identity();
         let fs = match root.fd(disk, &cache) {
-            Ok(fd) => disk.fs_kind(&fd).map_err(refuse)?,
+            Ok(fd) => {
+                root.doubt(marker::heed_above(disk, &fd));
+                disk.fs_kind(&fd).map_err(refuse)?
+            }
             Err(_) if found.is_absent => crate::ops::disk::FsKind {
                 magic: 0,
                 is_volatile: true,
@@ -108,36 +110,6 @@ impl<D: Disk> OpenDest<D> {
             cache,
         );
         Ok((Arc::new(tree), welcome))
-    }
-
-    /// What markers above DEST, seen on the way down, put in doubt.
-    fn doubt_above(&self, disk: &D) -> Option<Doubt> {
-        let (_, above) = self.hello.dest.split_last()?;
-        let mut doubts = Vec::new();
-        match &self.scope {
-            Scope::Module { root } => {
-                doubts.push(marker::heed_above(disk, root));
-                let mut at = Arc::clone(root);
-                for name in above {
-                    let Ok(fd) = disk.open_dir(&at, name) else {
-                        break;
-                    };
-                    doubts.push(marker::heed_above(disk, &fd));
-                    at = Arc::new(fd);
-                }
-            }
-            Scope::Own { .. } => {
-                for depth in 0..=above.len() {
-                    let mut path = vec![b'/'];
-                    path.extend_from_slice(&above[..depth].join(&b'/'));
-                    // One that can't be read was nobody's DEST.
-                    if let Ok(fd) = disk.open_operator_dir(&path) {
-                        doubts.push(marker::heed_above(disk, &fd));
-                    }
-                }
-            }
-        }
-        doubts.into_iter().flatten().reduce(Doubt::and)
     }
 
     fn refused(&self, refusal: Refusal, errno: Errno) -> Refused {
@@ -173,8 +145,10 @@ impl<D: Disk> OpenDest<D> {
         }
     }
 
-    fn below(&self, disk: &D, module: &SharedFd<D>) -> Result<Found<D>, Refused> {
-        let mut at = Arc::clone(module);
+    fn below(&self, disk: &D, module: &D::Fd) -> Result<Found<D>, Refused> {
+        // Sessions at once may have this directory for their ROOT, each with its own listing and lock.
+        let own = disk.reopen_dir(module);
+        let mut at = Arc::new(own.map_err(|errno| self.refused(Refusal::Dest, errno))?);
         let components = &self.hello.dest;
         for (index, name) in components.iter().enumerate() {
             let is_last = index + 1 == components.len();

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::marker::Doubt;
+use crate::limits::FILE_SYSTEMS_MAX;
 use crate::model::entry::Stat;
 use crate::ops::disk::SharedFd;
 use crate::ops::{Disk, Errno};
@@ -193,6 +194,7 @@ impl<D: Disk> Dir<D> {
         state.facts.is_locked = false;
         drop(state);
         cache.keep(&fd, disk.dirs_open_max());
+        cache.note(stat.dev, &fd);
         Ok(fd)
     }
 
@@ -272,7 +274,10 @@ pub fn keeping_time<D: Disk, T>(
 ) -> Result<T, Errno> {
     let before = disk.stat(dir)?.mtime;
     let changed = change();
-    let restored = disk.set_mtime(dir, before);
+    let restored = match disk.set_mtime(dir, before) {
+        Err(Errno::PERM) => Ok(()), // Somebody else's, who lets others make entries in it.
+        restored => restored,
+    };
     changed.and_then(|changed| restored.map(|()| changed))
 }
 
@@ -293,6 +298,10 @@ impl<D: Disk> Drop for Dir<D> {
 pub struct FdCache<D: Disk> {
     kept: Mutex<VecDeque<SharedFd<D>>>,
     max: usize,
+    /// The device of the root; `None`: nobody asks for others.
+    home: Option<u64>,
+    /// One directory of each other device; one more than `FILE_SYSTEMS_MAX` stands for all above.
+    others: Mutex<Vec<(u64, SharedFd<D>)>>,
 }
 
 impl<D: Disk> FdCache<D> {
@@ -300,6 +309,35 @@ impl<D: Disk> FdCache<D> {
         Self {
             kept: Mutex::new(VecDeque::with_capacity(max)),
             max,
+            home: None,
+            others: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// One that also notes which other devices than `home` there are.
+    pub fn beside(home: u64, max: usize) -> Self {
+        Self {
+            home: Some(home),
+            ..Self::new(max)
+        }
+    }
+
+    /// A directory of each other file system that was opened. `MFILE` if there are too many.
+    pub fn other_file_systems(&self) -> Result<Vec<SharedFd<D>>, Errno> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.len() > FILE_SYSTEMS_MAX {
+            return Err(Errno::MFILE);
+        }
+        Ok(others.iter().map(|(_, fd)| Arc::clone(fd)).collect())
+    }
+
+    fn note(&self, dev: u64, fd: &SharedFd<D>) {
+        if self.home.is_none_or(|home| home == dev) {
+            return;
+        }
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if others.len() <= FILE_SYSTEMS_MAX && others.iter().all(|(known, _)| *known != dev) {
+            others.push((dev, Arc::clone(fd)));
         }
     }
 
@@ -314,5 +352,29 @@ impl<D: Disk> FdCache<D> {
         kept.push_back(Arc::clone(fd));
         drop(kept);
         drop(oldest); // Closes it, outside the lock, unless a job still works with it.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::disk::PosixDisk;
+
+    #[test]
+    fn each_file_system_below_the_root_is_known_by_one_directory() {
+        let disk = PosixDisk;
+        let fd = disk.open_operator_dir(b"/").unwrap();
+        let cache = FdCache::beside(disk.stat(&fd).unwrap().dev, 1);
+        let root = Arc::new(Dir::<PosixDisk>::root(b"", fd));
+        let open = |path: &[&str]| {
+            let child = |dir: Arc<Dir<_>>, name: &&str| Arc::new(Dir::child(&dir, name.as_bytes()));
+            let dir = path.iter().fold(Arc::clone(&root), child);
+            dir.fd(&disk, &cache).unwrap();
+            cache.other_file_systems().unwrap().len()
+        };
+        assert_eq!(open(&["usr"]), 0);
+        assert_eq!(open(&["proc"]), 1);
+        assert_eq!(open(&["proc", "sys"]), 1);
+        assert_eq!(open(&["dev"]), 2);
     }
 }

@@ -251,7 +251,9 @@ fn file<D: Disk>(
             Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
             Durability::None | Durability::Session => Ok(()),
         });
-    name_or_drop(disk, tree, here, &temp, name, content.len(), written)
+    name_or_drop(disk, tree, here, &temp, name, content.len(), written)?;
+    tree.count(|counts| counts.files_stamped += 1);
+    Ok(())
 }
 
 /// Gives what stands under `temp` its name if all before went well, and else removes it.
@@ -367,7 +369,10 @@ fn fix_meta<D: Disk>(
     if meta.kind == Kind::File {
         partial::forget(disk, tree, &here.dir, &here.fd, name.bytes());
     }
-    tree.count(|counts| counts.meta_fixed += 1);
+    tree.count(|counts| {
+        counts.meta_fixed += 1;
+        counts.files_stamped += u64::from(meta.kind == Kind::File);
+    });
     Ok(())
 }
 

@@ -64,9 +64,6 @@ impl<D: Disk> InPlaceFile<D> {
         let longest = self.stat.size.max(size);
         let lengthened = disk.set_size(&self.fd, longest + 1);
         lengthened.map_err(errno(Attempt::Write))?;
-        if tree.fs.is_volatile {
-            return Ok(());
-        }
         tree.sync(disk, &self.fd).map_err(errno(Attempt::Sync))
     }
 
@@ -122,6 +119,7 @@ impl<D: Disk> InPlaceFile<D> {
         self.end(disk, tree, (&here.fd, name.bytes()), meta, size)?;
         tree.count(|counts| {
             counts.files_made += 1;
+            counts.files_stamped += 1;
             counts.literal_bytes += size;
         });
         Ok(())

@@ -200,7 +200,10 @@ impl<D: Disk> EndLarge<D> {
         };
         let Self { tree, outcomes, .. } = self;
         match kept {
-            Ok(true) => tree.count(|counts| counts.files_made += 1),
+            Ok(true) => tree.count(|counts| {
+                counts.files_made += 1;
+                counts.files_stamped += 1;
+            }),
             Ok(false) => abandon(disk, &incoming),
             Err((attempt, why)) => {
                 abandon(disk, &incoming);

@@ -6,7 +6,10 @@
 //! A marker holds the boot it was written in, the time from which on changes are in doubt, and,
 //! once a session of a later boot has written its own marker, the time up to which they are: what
 //! changed after the crash was not in it. It goes when its own session has synced, when any
-//! session of the same boot has and its own is dead, or when nothing is left to doubt.
+//! session of the same boot has and its own was dead before, or when nothing is left to doubt.
+//!
+//! It stands for all below DEST, other file systems too: those that the session went through are synced
+//! with DEST's. Who finds it is whoever comes below it, by whatever path or module.
 //!
 //! A sync that fails spoils markers: what they stand for is in doubt from now on though the host did
 //! not crash, since the kernel may have dropped what it could not write. A file's or a directory's
@@ -27,6 +30,8 @@ use crate::ops::{Disk, Errno};
 /// Seconds before the marker's own time that are doubted too: coarse clocks, and writes that
 /// were under way.
 const SLACK_SECONDS: i64 = 2;
+/// Whoever pushes to this place has to know; there is nothing in it to hide.
+const MARKER_MODE: u16 = 0o644;
 /// Boot id, and twice seconds and nanoseconds.
 const MARKER_BYTES: usize = 16 + 2 * TIME_BYTES;
 const TIME_BYTES: usize = 12;
@@ -159,7 +164,7 @@ pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
     others.into_iter().for_each(|met| tree.met(met));
     let left_since = left.iter().map(|met| met.marker.since).min();
     let own = keeping_time(disk, &root, || {
-        let create = || disk.create_file(&root, &name, 0o600);
+        let create = || disk.create_file(&root, &name, MARKER_MODE);
         let fd = opened_up(disk, &tree.root, &root, create)?;
         let own = begin(disk, fd, left_since);
         if own.is_err() {
@@ -167,7 +172,10 @@ pub fn write<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<Own<D>, Errno> {
         }
         own
     })?;
-    disk.sync_file(&root)?;
+    if let Err(errno) = disk.sync_file(&root) {
+        let _ = disk.unlink(&root, &name);
+        return Err(errno);
+    }
     for met in left {
         // One that stays, or comes back in a crash, doubts no more than ours does.
         if is_left_behind(disk, &root, &met.name) {
@@ -253,9 +261,36 @@ pub fn heed<D: Disk>(
     doubt
 }
 
-/// What the markers of a directory above DEST put in doubt: they cover what is below, too.
-pub fn heed_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
-    let names = names_in(disk, dir).ok()?;
+/// What the markers in the directories above ROOT put in doubt: they cover what is below, too. By
+/// where ROOT is, not by what DEST was called; above a module's root, too.
+pub fn heed_above<D: Disk>(disk: &D, root: &D::Fd) -> Option<Doubt> {
+    let mut doubts = Vec::new();
+    let mut below = None;
+    for levels in 1.. {
+        let found = disk.open_above(root, levels).and_then(|dir| {
+            let stat = disk.stat(&dir)?;
+            Ok((dir, (stat.dev, stat.ino)))
+        });
+        match found {
+            Ok((_, identity)) if below == Some(identity) => break, // The topmost.
+            Ok((dir, identity)) => {
+                below = Some(identity);
+                doubts.push(heed_one_above(disk, &dir));
+            }
+            // One that can't be read was nobody's DEST.
+            Err(Errno::ACCESS | Errno::PERM) => {}
+            // Higher than any path is long, or ROOT is in no directory any more.
+            Err(Errno::NAMETOOLONG | Errno::NOENT) => break,
+            Err(_) => return Some(Doubt::ALWAYS),
+        }
+    }
+    doubts.into_iter().flatten().reduce(Doubt::and)
+}
+
+fn heed_one_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
+    let Ok(names) = names_in(disk, dir) else {
+        return Some(Doubt::ALWAYS);
+    };
     let doubts = names.iter().filter_map(|name| match read(disk, dir, name) {
         Ok(marker) => (marker.boot != disk.boot_id()).then(|| marker.doubt()),
         Err(Errno::NOENT) => None,
@@ -264,7 +299,7 @@ pub fn heed_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
     doubts.reduce(Doubt::and)
 }
 
-/// All markers of a directory that nobody else lists by this descriptor.
+/// All markers of a directory that nobody else lists by this descriptor at the same time.
 fn names_in<D: Disk>(disk: &D, dir: &D::Fd) -> Result<Vec<Box<[u8]>>, Errno> {
     let (mut names, mut scratch) = (Vec::<Box<[u8]>>::new(), Vec::new());
     let mut each = |name: &[u8]| {
@@ -301,11 +336,18 @@ fn read<D: Disk>(disk: &D, dir: &D::Fd, name: &[u8]) -> Result<Marker, Errno> {
 /// session's and those of dead ones of this boot.
 pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
     let root = tree.root.fd(disk, &tree.cache)?;
-    if let Err(errno) = disk.sync_fs(&root) {
+    // Dead before the sync: what one writes that ends meanwhile was not in it.
+    let met = tree.take_met(|met| met.marker.boot == disk.boot_id());
+    let (dead, others): (Vec<_>, Vec<_>) = met
+        .into_iter()
+        .partition(|met| is_dead(disk, tree, met) == Ok(true));
+    others.into_iter().for_each(|met| tree.met(met));
+    if let Err(errno) = sync_all(disk, tree, &root) {
+        dead.into_iter().for_each(|met| tree.met(met));
         spoil_all(disk, tree, &root);
         return Err(errno);
     }
-    for met in tree.take_met(|met| met.marker.boot == disk.boot_id()) {
+    for met in dead {
         // Failing to tidy up is no failure of the push; the next one tries again.
         let _ = remove_dead(disk, tree, &met);
     }
@@ -315,6 +357,21 @@ pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
     Ok(())
 }
 
+/// ROOT's file system, and those mounted below it that the session went through.
+fn sync_all<D: Disk>(disk: &D, tree: &Tree<D>, root: &D::Fd) -> Result<(), Errno> {
+    disk.sync_fs(root)?;
+    for fd in tree.cache.other_file_systems()? {
+        disk.sync_fs(&fd)?;
+    }
+    Ok(())
+}
+
+fn is_dead<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<bool, Errno> {
+    let dir = met.dir.fd(disk, &tree.cache)?;
+    Ok(is_left_behind(disk, &dir, &met.name))
+}
+
+/// Nobody may have spoiled it meanwhile.
 fn remove_dead<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<(), Errno> {
     let dir = met.dir.fd(disk, &tree.cache)?;
     if is_left_behind(disk, &dir, &met.name) {
@@ -393,13 +450,23 @@ pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_go
         if met.marker.boot == NO_BOOT && is_over(disk, &dir, &met.name) == Ok(false) {
             continue; // Its session lives, and what it changes from now on is in doubt, too.
         }
-        if is_good && has_doubtful(disk, tree, &met.dir, met.marker.doubt()) == Ok(false) {
+        let own = own_since.filter(|own| met.marker.until.is_none() && *own > met.marker.since);
+        if !is_good && own.is_none() {
+            continue;
+        }
+        let doubt = met.marker.doubt();
+        let Ok(found) = Doubtful::in_tree(disk, tree, &met.dir, doubt, own_since) else {
+            continue;
+        };
+        if is_good && found.count == 0 {
             // Failing to tidy up is no failure of the push; the next one tries again.
             let _ = remove(disk, &dir, &met.name);
             continue;
         }
-        // A clock that was set back in the crash can't tell before from after.
-        let until = own_since.filter(|own| met.marker.until.is_none() && *own > met.marker.since);
+        // What changed since this session began has to be its own: a clock that was set back in
+        // the crash does not tell before from after.
+        let is_own = !found.is_ahead && found.newer_count <= tree.counts().files_stamped;
+        let until = own.filter(|_| is_own);
         if until.is_some() {
             let marker = Marker {
                 until,
@@ -420,7 +487,7 @@ fn rewrite<D: Disk>(
 ) -> Result<(), Errno> {
     let temp = tree.temp_name();
     keeping_time(disk, dir, || {
-        let fd = disk.create_file(dir, temp.bytes(), 0o600)?;
+        let fd = disk.create_file(dir, temp.bytes(), MARKER_MODE)?;
         let done = fill(disk, &fd, marker).and_then(|()| disk.rename(dir, temp.bytes(), name));
         if done.is_err() {
             let _ = disk.unlink(dir, temp.bytes());
@@ -430,40 +497,56 @@ fn rewrite<D: Disk>(
     disk.sync_file(dir)
 }
 
-/// Whether some file in `root` or below is in doubt; also one that the session had no business
-/// with, so this looks at all of them. Once for each crash.
-fn has_doubtful<D: Disk>(
-    disk: &D,
-    tree: &Tree<D>,
-    root: &Arc<Dir<D>>,
-    doubt: Doubt,
-) -> Result<bool, Errno> {
-    let mut dirs = vec![Arc::clone(root)];
-    let mut scratch = Vec::new();
-    while let Some(dir) = dirs.pop() {
-        let fd = dir.fd(disk, &tree.cache)?;
-        disk.rewind_dir(&fd)?;
-        let mut names: Vec<Box<[u8]>> = Vec::new();
-        while disk.read_dir(&fd, &mut scratch, &mut |name| names.push(name.into()))? {
-            if names.len() > DIR_ENTRIES_MAX {
-                return Err(Errno::TOOBIG);
+/// What is left in doubt in a tree, also of what the session had no business with.
+#[derive(Default)]
+struct Doubtful {
+    /// Files.
+    count: u64,
+    /// Of those, the ones that changed since this session began.
+    newer_count: u64,
+    /// One has changed at a time that is still to come.
+    is_ahead: bool,
+}
+
+impl Doubtful {
+    /// Looks at all files in `root` and below: once or twice for each crash.
+    fn in_tree<D: Disk>(
+        disk: &D,
+        tree: &Tree<D>,
+        root: &Arc<Dir<D>>,
+        doubt: Doubt,
+        own_since: Option<Mtime>,
+    ) -> Result<Self, Errno> {
+        let mut all = Self::default();
+        let mut dirs = vec![Arc::clone(root)];
+        let mut scratch = Vec::new();
+        while let Some(dir) = dirs.pop() {
+            let fd = dir.fd(disk, &tree.cache)?;
+            disk.rewind_dir(&fd)?;
+            let mut names: Vec<Box<[u8]>> = Vec::new();
+            while disk.read_dir(&fd, &mut scratch, &mut |name| names.push(name.into()))? {
+                if names.len() > DIR_ENTRIES_MAX {
+                    return Err(Errno::TOOBIG);
+                }
+            }
+            for name in names {
+                let stat = match disk.stat_at(&fd, &name) {
+                    Err(Errno::NOENT) => continue,
+                    stat => stat?,
+                };
+                let is_own = !matches!(parse(&name), OwnName::Unknown);
+                if stat.kind == Kind::File && doubt.concerns(stat.ctime) && !is_own {
+                    all.count += 1;
+                    all.newer_count += u64::from(own_since.is_some_and(|own| stat.ctime >= own));
+                    all.is_ahead |= stat.ctime > disk.now();
+                }
+                if stat.kind == Kind::Dir {
+                    dirs.push(Arc::new(Dir::child(&dir, &name)));
+                }
             }
         }
-        for name in names {
-            let stat = match disk.stat_at(&fd, &name) {
-                Err(Errno::NOENT) => continue,
-                stat => stat?,
-            };
-            let is_own = !matches!(parse(&name), OwnName::Unknown);
-            if stat.kind == Kind::File && doubt.concerns(stat.ctime) && !is_own {
-                return Ok(true);
-            }
-            if stat.kind == Kind::Dir {
-                dirs.push(Arc::new(Dir::child(&dir, &name)));
-            }
-        }
+        Ok(all)
     }
-    Ok(false)
 }
 
 #[cfg(test)]

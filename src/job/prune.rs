@@ -36,9 +36,12 @@ impl<D: Disk> Prune<D> {
         (name, room): (&[u8], Option<Room>),
         outcomes: &mut Outcomes,
     ) -> Option<Self> {
-        remove(disk, tree, dir, (name, room), outcomes).map(|level| Self {
-            levels: vec![level],
-        })
+        match remove(disk, tree, dir, (name, room), outcomes) {
+            Removed::Level(level) => Some(Self {
+                levels: vec![level],
+            }),
+            Removed::Gone | Removed::Kept => None,
+        }
     }
 
     pub fn run(&mut self, disk: &D, tree: &Tree<D>, outcomes: &mut Outcomes) -> Progress {
@@ -52,6 +55,7 @@ impl<D: Disk> Prune<D> {
                 Some(names) => names,
                 None => match read_names(disk, tree, &level.dir) {
                     Ok(names) => level.names.insert(names),
+                    Err(Errno::NOENT) => level.names.insert(Vec::new()),
                     Err(errno) => {
                         fail(tree, &level.dir, b"", errno, outcomes);
                         level.is_kept = true;
@@ -62,11 +66,10 @@ impl<D: Disk> Prune<D> {
             if let Some(len) = names.pop() {
                 let name = names.split_off(names.len() - usize::from(len));
                 let dir = Arc::clone(&level.dir);
-                let counts = tree.counts();
                 match remove(disk, tree, &dir, (&name, None), outcomes) {
-                    Some(level) => self.levels.push(level),
-                    None if tree.counts().deleted == counts.deleted => level.is_kept = true,
-                    None => {}
+                    Removed::Level(level) => self.levels.push(level),
+                    Removed::Kept => level.is_kept = true,
+                    Removed::Gone => {}
                 }
                 continue;
             }
@@ -90,6 +93,15 @@ impl<D: Disk> Prune<D> {
     }
 }
 
+/// What became of an entry that is to go.
+enum Removed<D: Disk> {
+    /// It is a directory, to be emptied first.
+    Level(Level<D>),
+    /// It is not there any more, whoever took it away.
+    Gone,
+    Kept,
+}
+
 /// Removes one entry, or opens the level below when it is a directory.
 fn remove<D: Disk>(
     disk: &D,
@@ -97,47 +109,51 @@ fn remove<D: Disk>(
     dir: &Arc<Dir<D>>,
     (name, room): (&[u8], Option<Room>),
     outcomes: &mut Outcomes,
-) -> Option<Level<D>> {
+) -> Removed<D> {
     let fd = match dir.fd(disk, &tree.cache) {
         Ok(fd) => fd,
         Err(errno) => {
             fail(tree, dir, name, errno, outcomes);
-            return None;
+            return Removed::Kept;
         }
     };
     let stat = match disk.stat_at(&fd, name) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return None, // Somebody else was faster.
+        Err(Errno::NOENT) => return Removed::Gone, // Somebody else was faster.
         Err(errno) => {
             fail(tree, dir, name, errno, outcomes);
-            return None;
+            return Removed::Kept;
         }
     };
     if room.is_some_and(|room| !room.is_taken_by(stat.kind)) {
-        return None; // Somebody else has made it.
+        return Removed::Kept; // Somebody else has made it.
     }
     if stat.kind == Kind::Dir {
         if dir.identity().is_some_and(|(dev, _)| dev != stat.dev) {
             fail(tree, dir, name, Errno::BUSY, outcomes); // A mount point: never emptied.
-            return None;
+            return Removed::Kept;
         }
         let child = Arc::new(Dir::child(dir, name));
-        return Some(Level {
+        return Removed::Level(Level {
             dir: child,
             parent: Arc::clone(dir),
             names: None,
             is_kept: false,
         });
     }
-    if tree.count_delete() {
-        let removed = if tree.policy.dry_run {
-            Ok(())
-        } else {
-            opened_up(disk, dir, &fd, || disk.unlink(&fd, name))
-        };
-        finish(tree, dir, name, false, removed, outcomes);
+    if !tree.count_delete() {
+        return Removed::Kept;
     }
-    None
+    let removed = if tree.policy.dry_run {
+        Ok(())
+    } else {
+        opened_up(disk, dir, &fd, || disk.unlink(&fd, name))
+    };
+    if finish(tree, dir, name, false, removed, outcomes) {
+        Removed::Gone
+    } else {
+        Removed::Kept
+    }
 }
 
 /// Removes a directory that has been emptied; `false` when it stays.
@@ -159,11 +175,10 @@ fn remove_emptied<D: Disk>(
             .fd(disk, &tree.cache)
             .and_then(|fd| opened_up(disk, &level.parent, &fd, || disk.remove_dir(&fd, name)))
     };
-    let is_gone = removed.is_ok();
-    finish(tree, &level.parent, name, true, removed, outcomes);
-    is_gone
+    finish(tree, &level.parent, name, true, removed, outcomes)
 }
 
+/// Whether the entry is gone.
 fn finish<D: Disk>(
     tree: &Tree<D>,
     dir: &Dir<D>,
@@ -171,17 +186,21 @@ fn finish<D: Disk>(
     is_dir: bool,
     removed: Result<(), Errno>,
     outcomes: &mut Outcomes,
-) {
+) -> bool {
     match removed {
-        Ok(()) if tree.policy.tell_deletes => {
-            outcomes.deleted.push((is_dir, dir.path_below_root(name)))
+        Ok(()) => {
+            if tree.policy.tell_deletes {
+                outcomes.deleted.push((is_dir, dir.path_below_root(name)));
+            }
+            true
         }
-        Ok(()) => {}
         Err(errno) => {
             tree.uncount_delete();
-            if errno != Errno::NOENT {
+            let is_gone = errno == Errno::NOENT;
+            if !is_gone {
                 fail(tree, dir, name, errno, outcomes);
             }
+            is_gone
         }
     }
 }

@@ -40,6 +40,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
     /// Opens a directory below `dir` for listing and for use as a base: O_RDONLY, no symlink.
     fn open_dir(&self, dir: &Self::Fd, name: &[u8]) -> Result<Self::Fd, Errno>;
+    /// Opens an open directory once more: a listing position, a lock and errors of syncs of its own.
+    fn reopen_dir(&self, dir: &Self::Fd) -> Result<Self::Fd, Errno>;
+    /// Opens the directory so many levels above one, at most the topmost, to be listed.
+    fn open_above(&self, dir: &Self::Fd, levels: usize) -> Result<Self::Fd, Errno>;
     /// Opens a file to be read: O_NONBLOCK, O_NOCTTY, no symlink; the caller checks what it got.
     fn open_file(&self, dir: &Self::Fd, name: &[u8]) -> Result<Self::Fd, Errno>;
     /// Makes a new file, write-only, that did not exist (O_EXCL). `mode` is exact: no umask.

@@ -52,6 +52,8 @@ pub struct Port<D: Disk> {
     /// When a byte was last heard to have come, or to have left.
     pub last_received: Moment,
     pub last_sent: Moment,
+    /// The same for the frame under way, without what nobody was awake for.
+    send_moved: Moment,
     /// When the payload under way was asked for, or the draining began.
     receiving_since: Option<Moment>,
     /// When the frame under way was given to the stream.
@@ -102,6 +104,7 @@ impl<D: Disk> Port<D> {
             asked: now,
             last_received: now,
             last_sent: now,
+            send_moved: now,
             receiving_since: None,
             sending_since: None,
         }
@@ -130,7 +133,7 @@ impl<D: Disk> Port<D> {
         let receiving = self
             .receiving_since
             .map(|since| since.max(self.last_received));
-        let sending = self.sending_since.map(|since| since.max(self.last_sent));
+        let sending = self.sending_since.map(|since| since.max(self.send_moved));
         receiving.into_iter().chain(sending).min()
     }
 
@@ -139,21 +142,25 @@ impl<D: Disk> Port<D> {
     pub fn awaits_peer_since(&self) -> Option<Moment> {
         let listens = match self.receiving {
             Receiving::Idle | Receiving::HeardAll => false,
-            Receiving::Head
-            | Receiving::WantsBlock(..)
-            | Receiving::Body(_)
-            | Receiving::Draining
-            | Receiving::Ended => self.session.awaits_peer(),
+            // It waits for us.
+            Receiving::WantsBlock(..) => false,
+            Receiving::Head | Receiving::Body(_) | Receiving::Draining | Receiving::Ended => {
+                self.session.awaits_peer()
+            }
         };
         listens.then(|| self.last_received.max(self.asked))
     }
 
     /// Of the time that the peer took, this much was ours: nobody listened.
     pub fn excuse(&mut self, slept: Duration, now: Moment) {
-        let since = [Some(&mut self.last_received), Some(&mut self.asked)];
+        let since = [
+            &mut self.last_received,
+            &mut self.send_moved,
+            &mut self.asked,
+        ];
         let under_way = [&mut self.receiving_since, &mut self.sending_since];
         let under_way = under_way.into_iter().map(Option::as_mut);
-        for since in since.into_iter().chain(under_way).flatten() {
+        for since in since.into_iter().map(Some).chain(under_way).flatten() {
             *since = since.plus(slept).min(now);
         }
     }
@@ -162,7 +169,10 @@ impl<D: Disk> Port<D> {
     pub fn moved(&mut self, token: Token, now: Moment) {
         match token {
             Token::Receive => self.last_received = now,
-            Token::Send => self.last_sent = now,
+            Token::Send => {
+                self.last_sent = now;
+                self.send_moved = now;
+            }
             Token::None | Token::File(_) => {}
         }
     }
@@ -468,6 +478,7 @@ impl<D: Disk> Port<D> {
                 }
                 buf[..FRAME_HEAD_BYTES].copy_from_slice(&bytes);
                 self.receiving = Receiving::Body(head);
+                self.asked = env.now;
                 self.receiving_since = Some(env.now);
                 Some(Op::Recv {
                     stream,

@@ -35,6 +35,7 @@ pub(super) struct Server {
     pub(super) disk: SimDisk,
     pub(super) world: Rc<RefCell<SimWorld>>,
     pub(super) shard: Shard<SimDisk, SimRing<Work<SimDisk>>>,
+    pub(super) blocks: BlockPool,
 }
 
 /// The other end of a session's stream.
@@ -55,8 +56,13 @@ impl Server {
         let ring = SimRing::new(&world, disk.clone(), weather);
         let block = || &mut *Box::leak(vec![0; BLOCK_BYTES].into_boxed_slice());
         let blocks = BlockPool::new((0..blocks_count).map(|_| block()).collect());
-        let shard = Shard::new(ring, blocks);
-        Self { disk, world, shard }
+        let shard = Shard::new(ring, blocks.clone());
+        Self {
+            disk,
+            world,
+            shard,
+            blocks,
+        }
     }
 
     /// A session whose HELLO has come.

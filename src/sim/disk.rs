@@ -590,6 +590,19 @@ impl Disk for SimDisk {
         self.give_fd(host, found, false)
     }
 
+    fn reopen_dir(&self, dir: &SimFd) -> Result<SimFd, Errno> {
+        let (host, ino, _) = self.enter_fd(CallKind::OpenDir, dir)?;
+        self.give_fd(host, ino, false)
+    }
+
+    fn open_above(&self, dir: &SimFd, levels: usize) -> Result<SimFd, Errno> {
+        let (host, mut ino, _) = self.enter_fd(CallKind::OpenDir, dir)?;
+        for _ in 0..levels {
+            ino = host.inodes.node(ino).parent;
+        }
+        self.give_fd(host, ino, false)
+    }
+
     fn open_file(&self, dir: &SimFd, name: &[u8]) -> Result<SimFd, Errno> {
         let (host, _, found) = self.enter_entry(CallKind::OpenFile, dir, name)?;
         match host.kind(found) {

@@ -1,11 +1,13 @@
 //! Markers of two sessions at once, and a sync that fails.
 
 use super::by_hand::{META, Peer, Server, done, frame, hello};
-use super::fault::DiskFaults;
+use super::fault::{CallKind, DiskFaults};
 use super::net::NetOptions;
 use crate::model::id::ROOT;
 use crate::model::name::Name;
 use crate::model::policy::{Durability, Policy};
+use crate::ops::Disk;
+use crate::ops::disk::Lock;
 use crate::wire::FrameKind;
 use crate::wire::list::Request;
 use crate::wire::pack::PackOp;
@@ -114,4 +116,54 @@ fn a_marker_of_a_session_that_ended_without_a_sync_is_taken_over_and_goes_with_t
     assert_eq!(markers(&server), (1, 0));
     end(&mut server, &other, 0);
     assert_eq!(markers(&server), (0, 0));
+}
+
+#[test]
+fn a_session_that_ends_while_another_syncs_keeps_its_marker() {
+    let mut server = Server::new(16);
+    // Another process's, which goes on until the sync is under way.
+    let writer = server.disk.spawn();
+    let dir = writer.open_operator_dir(b"/t").unwrap();
+    let name = b".sy.0123456789abcdef.unclean";
+    let marker = writer.create_file(&dir, name, 0o644).unwrap();
+    let bytes = [&writer.boot_id()[..], &[0; 24]].concat();
+    writer.write(&marker, &bytes, 0).unwrap();
+    assert_eq!(writer.try_lock(&marker, Lock::Exclusive), Ok(true));
+    let one = greeted(&mut server, Durability::Session);
+    list_root(&mut server, &one);
+    make(&mut server, &one, b"one");
+    let mut marker = Some(marker);
+    server.disk.before_each_call(move |_, call| {
+        if call.kind == CallKind::SyncFs {
+            drop(marker.take());
+        }
+    });
+    end(&mut server, &one, 0);
+    assert_eq!(markers(&server), (1, 0));
+}
+
+#[test]
+fn a_crash_is_only_over_for_what_changed_since_where_all_that_did_is_known() {
+    // A clock that was set back makes what a crash may have damaged younger than the session after it.
+    for is_known in [true, false] {
+        let mut server = Server::new(16);
+        let before = server.disk.spawn();
+        let dir = before.open_operator_dir(b"/t").unwrap();
+        let name = b".sy.0123456789abcdef.unclean";
+        let marker = before.create_file(&dir, name, 0o644).unwrap();
+        let bytes = [&[9; 16][..], &[0; 24]].concat();
+        before.write(&marker, &bytes, 0).unwrap();
+        drop(marker);
+        let one = greeted(&mut server, Durability::None);
+        list_root(&mut server, &one);
+        make(&mut server, &one, b"one");
+        if !is_known {
+            before.create_file(&dir, b"theirs", 0o644).unwrap();
+        }
+        end(&mut server, &one, 0);
+        let marker = before.open_file(&dir, name).unwrap();
+        let mut until = [0; 12];
+        assert_eq!(before.read(&marker, &mut until, 28), Ok(12));
+        assert_eq!(until != [0; 12], is_known);
+    }
 }

@@ -218,3 +218,20 @@ fn a_frame_that_may_not_come_is_answered_and_not_counted_any_more() {
     };
     assert_eq!(target.frames_held_count(), 0);
 }
+
+#[test]
+fn a_payload_that_waits_for_a_block_of_ours_is_no_silence() {
+    let mut server = Server::new(4);
+    let mut peer = server.greeted(&NetOptions::calm(1 << 20));
+    let taken: Vec<_> = std::iter::from_fn(|| server.blocks.take()).collect();
+    server.say(&peer, &missing(1));
+    server.wait(100 * SECOND);
+    drop(taken);
+    assert_eq!(server.last_word(&mut peer, SECOND), None);
+    server.say(&peer, &done());
+    server.wait(SECOND);
+    server.hear(&mut peer, 1 << 20);
+    let (kind, payload) = frames(&peer.heard).pop().unwrap();
+    assert_eq!(kind, FrameKind::Report);
+    assert_eq!(Report::decode(&payload).unwrap().errors, 1);
+}

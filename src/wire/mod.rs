@@ -820,8 +820,8 @@
 //! - Its mtime is set as the last thing of all, after owner and mode; with durability 2 its content is synced before.
 //! - Before its first byte changes its mtime is set to the present, and it gets longer by a byte than either version,
 //!   until its END cuts it to size.
-//! - This is synced before the first byte, whatever the durability, but on file systems that forget everything: after a
-//!   power cut new bytes can be in an inode whose times were not written, which then would not be suspect.
+//! - This is synced before the first byte, whatever the durability: after a power cut new bytes can be in an inode
+//!   whose times were not written, which then would not be suspect.
 //!
 //! Meanwhile it has no set-id bits and no permissions but those that both its old and its new mode give, and its
 //! owner's to read and write; none at all where its owner changes. At END the name must still lead to it; otherwise it fails (attempt 6, reason 2). A hard

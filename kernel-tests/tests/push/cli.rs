@@ -482,3 +482,14 @@ fn a_socket_left_by_a_killed_server_is_taken_over(scene) {
     scene.server().start();
 }
 }
+
+#[test]
+fn what_is_above_something_that_is_not_there_is_no_destination() {
+    Scene::play(Route::Embedded, |scene| {
+        plant::file(scene.src().join("file"), "text");
+        let dest = scene.export().join("missing/..");
+        let outcome = Push::new(dest).from(slash(scene.src())).run();
+        assert_ne!(outcome.code, Some(0), "{outcome}");
+        assert_eq!(std::fs::read_dir(scene.export()).expect("it").count(), 0);
+    });
+}

@@ -157,3 +157,60 @@ fn two_live_sessions_of_one_number_do_not_meet(scene) {
     scene.assert_no_litter();
 }
 }
+
+on_routes! { tcp;
+fn what_is_under_way_at_a_module_is_left_alone_by_another_push_to_it(scene) {
+    require!(Need::Sy);
+    let port = scene.server().port();
+    let mut evil = Evil::connect(port);
+    evil.send(&Hello::to("m", "").frame());
+    evil.send(&evil::pack(&[evil::op_begin(ROOT, b"large", 1, meta(evil::FILE), 4)]));
+    guard::wait_until("its temp file", || !Tree::read(scene.export()).litter().is_empty());
+    plant::file(scene.src().join("small"), "text");
+    scene.push_to("").from(slash(scene.src())).run().ok();
+    evil.send(&evil::data(1, 0, b"1111"));
+    evil.send(&evil::end(1, 0, evil::file_digest(&[(0, b"1111")])));
+    evil.send(&evil::done());
+    assert_eq!(evil.last(), Last::Report(0, 1, 0));
+    for (name, content) in [("large", "1111"), ("small", "text")] {
+        let there = std::fs::read_to_string(scene.export().join(name));
+        assert_eq!(there.expect("it arrived"), content);
+    }
+}
+}
+
+on_routes! { tcp, unix;
+fn pushes_to_one_module_each_see_all_that_is_there(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("file"), "text");
+    for _ in 0..3 {
+        for number in 0..9000 {
+            plant::file(scene.export().join(format!("extra-{number}")), "");
+        }
+        let push = scene.push_to("").from(slash(scene.src())).option("--delete");
+        let running: Vec<Running> = (0..4).map(|_| push.start()).collect();
+        for push in running {
+            push.wait().ok();
+        }
+        let expected = scene.expected(scene.src());
+        expected.assert_equals(&Tree::read(scene.export()), "four at once");
+    }
+}
+}
+
+on_routes! { embedded, tcp, unix;
+fn pushes_that_delete_the_same_things_leave_nothing_of_them(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("file"), "text");
+    for _ in 0..3 {
+        for number in 0..4000 {
+            plant::file(scene.dst().join(format!("a/b{}/{number}", number % 3)), "");
+        }
+        let one = scene.push(&["--delete"]).start();
+        let two = scene.push(&["--delete"]).start();
+        one.wait().ok();
+        two.wait().ok();
+        scene.assert_arrived();
+    }
+}
+}

@@ -7,7 +7,10 @@ use rustix::process::Signal;
 
 use kernel_tests::held::Held;
 use kernel_tests::invariant::assert_between;
-use kernel_tests::{Chance, Need, Scene, Tree, content, guard, on_routes, plant, require};
+use kernel_tests::scene::slash;
+use kernel_tests::{
+    Chance, Need, Push, Route, Scene, Tree, Yard, content, guard, on_routes, plant, require,
+};
 
 /// Kills by each test and way: `SY_TESTS_KILLS`, else so many.
 const KILLS: u64 = 15;
@@ -306,5 +309,35 @@ fn a_server_told_to_end_takes_nobody_new_and_waits_for_nobody_for_ever(scene) {
     assert_between(&old, &Tree::read(scene.src()), &now, &format!("{outcome}"));
     scene.server().start();
     assert_converges(scene);
+}
+}
+
+on_routes! { embedded, tcp;
+fn what_was_in_doubt_above_a_destination_is_in_doubt_there_too(scene) {
+    require!(Need::Sy);
+    let file = scene.dst().join("file");
+    plant::file(scene.src().join("file"), "whole");
+    // What a session leaves that did not get further: nobody can tell what it had changed.
+    plant::file(scene.path().join(".sy.0123456789abcdef.unclean"), "");
+    scene.push::<&str>(&[]).run().ok();
+    let (seconds, nanos) = Tree::read(&file).entries().next().expect("a file").1.mtime;
+    let damage = || {
+        plant::file(&file, "other");
+        plant::mtime(&file, seconds, u32::try_from(nanos).expect("below a second"));
+    };
+    let is_mended = || std::fs::read(&file).expect("it is there") == b"whole";
+    damage();
+    scene.push::<&str>(&[]).run().ok();
+    assert!(is_mended(), "by the way it is");
+    if scene.route == Route::Embedded {
+        damage();
+        // In a directory that has no such marker above it.
+        let elsewhere = Yard::new();
+        let link = elsewhere.join("link");
+        plant::symlink(scene.dst(), &link);
+        Push::new(link).from(slash(scene.src())).run().ok();
+        assert!(is_mended(), "by a link to it");
+    }
+    plant::remove(scene.path().join(".sy.0123456789abcdef.unclean"));
 }
 }

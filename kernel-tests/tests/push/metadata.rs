@@ -376,3 +376,26 @@ fn a_push_to_another_file_system_keeps_what_it_can_hold() {
         );
     });
 }
+
+#[test]
+fn a_file_arrives_in_a_directory_of_somebody_else_who_lets_others_write() {
+    require!(Need::Nobody, Need::LoopMounts, Need::Sy);
+    Scene::play(Route::Embedded, |scene| {
+        let at = scene.export().join("fs");
+        let _mount = Mount::ext4(&at, &scene.path().join("image"), 32 << 20, &[]);
+        let shared = at.join("shared");
+        plant::dir(&shared);
+        plant::chmod(&shared, 0o777);
+        plant::file(scene.src().join("file"), "text");
+        for durability in ["none", "session"] {
+            let push = Push::new(shared.join("file")).from(scene.src().join("file"));
+            let push = push.options(&["-I", "--durability", durability]);
+            push.as_user(scene.nobody).run().ok();
+        }
+        let names: Vec<_> = std::fs::read_dir(&shared)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        assert_eq!(names, ["file"], "and nothing else stays");
+    });
+}
