@@ -127,7 +127,9 @@ impl Server {
     }
 
     fn answers(&self) -> bool {
-        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
+        // A stream to a port that nobody has taken yet may be given that port, and be connected to itself.
+        let is_other = |stream: TcpStream| stream.local_addr().ok() != stream.peer_addr().ok();
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok_and(is_other);
         tcp && (subject::is_stand_in() || self.socket().exists())
     }
 

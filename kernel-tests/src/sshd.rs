@@ -1,9 +1,11 @@
 //! A real `sshd` on a free loopback port, with keys of its own, that lets its user in.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::{Push, guard, need, plant, server, subject};
 
@@ -40,7 +42,7 @@ impl Sshd {
             let mut child = sshd.spawn();
             let up = guard::comes_true(guard::hang(), || {
                 let ended = child.try_wait().expect("a child can be waited for");
-                ended.is_some() || TcpStream::connect((Ipv4Addr::LOCALHOST, sshd.port)).is_ok()
+                ended.is_some() || sshd.greets()
             });
             let ended = child.try_wait().expect("a child can be waited for");
             if up && ended.is_none() {
@@ -52,6 +54,17 @@ impl Sshd {
             let _ = child.wait();
         }
         panic!("sshd does not start:\n{}", sshd.log());
+    }
+
+    /// Does it say who it is? That somebody accepts is not enough: a stream to a port that nobody has
+    /// taken yet may be given that port itself, and so be connected to itself.
+    fn greets(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else {
+            return false;
+        };
+        let mut word = [0; 4];
+        let patience = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        patience.is_ok() && stream.read_exact(&mut word).is_ok() && word == *b"SSH-"
     }
 
     fn spawn(&self) -> Child {
