@@ -122,7 +122,7 @@ pub const NOTICES_PER_JOB_MAX: usize = 1024;
 pub const DIR_FDS_OPEN_MAX: usize = 256;
 /// File systems mounted below DEST (or subvolumes) that one session syncs; each keeps a descriptor. With more a sync
 /// is told as failed.
-pub const FILE_SYSTEMS_MAX: usize = 64;
+pub const FILE_SYSTEMS_MAX: usize = 256;
 /// They take at most this part of the process's limit of open files: a push to a path has two such
 /// sessions, and files of each.
 pub const DIR_FDS_SHARE: u64 = 8;

@@ -9,19 +9,18 @@
 //! - without the rights to it there are no owners, no set-id bits and no nodes that were not there.
 #![no_main]
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use sy::model::module::{Module, ModuleName, ModuleTable};
 use sy::model::owner::Owner;
-use sy::ops::Disk;
 use sy::ops::disk::Identity;
 use sy::session::target::{Doorkeeper, Exports, OwnRights};
 use sy::session::{Session, Target};
 use sy::sim::tree::Entry;
-use sy::sim::{DiskOptions, SimDisk, Tree, oracle};
+use sy::sim::{DiskOptions, Tree, oracle};
 use sy::wire::hello::{Hello, Rights};
 use sy_fuzz::as_source::AsSource;
 use sy_fuzz::choices::Choices;
@@ -66,8 +65,8 @@ fn run(choices: &mut Choices<'_>) {
         setid: !is_module || is(6),
         nodes: is_root && (!is_module || is(7)),
     };
-    let doorkeeper: Arc<dyn Doorkeeper<SimDisk>> = if is_module {
-        Arc::new(exports(&rig.disk, rights))
+    let doorkeeper: Arc<dyn Doorkeeper> = if is_module {
+        Arc::new(exports(rights))
     } else {
         Arc::new(OwnRights {
             is_root,
@@ -105,22 +104,16 @@ fn run(choices: &mut Choices<'_>) {
     place.check(&source.said, &before, &after);
 }
 
-fn exports(disk: &SimDisk, rights: Rights) -> Exports<SimDisk> {
+fn exports(rights: Rights) -> Exports {
     let name = ModuleName::new(b"m").expect("a plain name");
     let mut modules = ModuleTable::default();
     let module = Module {
         name,
-        root: PathBuf::from("/t"),
+        root: OsStr::from_bytes(planted::ABOVE_DEST).into(),
         read_only: false,
     };
     modules.insert(module).expect("the only one");
-    let root = disk.open_operator_dir(planted::ABOVE_DEST);
-    let root = Arc::new(root.expect("it was planted"));
-    Exports {
-        modules,
-        roots: HashMap::from([(b"m".to_vec(), root)]),
-        rights,
-    }
+    Exports { modules, rights }
 }
 
 struct Place {

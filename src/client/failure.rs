@@ -62,6 +62,11 @@ pub enum Failure {
         path: Vec<u8>,
         errno: Errno,
     },
+    /// A DEST of this host, as typed, that can't be used.
+    Dest {
+        path: Vec<u8>,
+        errno: Errno,
+    },
     /// `--delete` with a SRC, as typed, in which nothing is.
     EmptySource {
         path: Vec<u8>,
@@ -109,9 +114,10 @@ impl Failure {
             Self::Signal { .. } => Exit::Signal,
             Self::Protocol { .. } => Exit::Stream,
             Self::Disk { .. } => Exit::FileIo,
-            Self::Source { .. } | Self::EmptySource { .. } | Self::OntoItself { .. } => {
-                Exit::Selection
-            }
+            Self::Source { .. }
+            | Self::Dest { .. }
+            | Self::EmptySource { .. }
+            | Self::OntoItself { .. } => Exit::Selection,
             Self::Engine { .. } | Self::FewFiles { .. } | Self::ModulesOnly => Exit::Start,
             Self::ShellStart { .. } => Exit::Ipc,
             Self::ShellEnded {

@@ -102,6 +102,18 @@ pub fn failure(place: &str, failure: &Failure) -> Message {
             },
             errno_hint(*errno, *side),
         ),
+        Failure::Dest { path, errno } => message(
+            format!(
+                "{}: cannot be pushed to: {}",
+                escape::name(path),
+                errno_text(*errno)
+            ),
+            match *errno {
+                Errno::INVAL => Some("names that begin with '.sy.' belong to sy itself"),
+                Errno::ACCESS => Some("run as a user that may get there"),
+                other => errno_hint(other, Side::Target),
+            },
+        ),
         Failure::Source { path, errno } => message(
             format!(
                 "{}: cannot be pushed: {}",

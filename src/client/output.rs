@@ -209,7 +209,7 @@ impl Output {
 
     fn json(&mut self, line: &impl Serialize) {
         let line = serde_json::to_string(line).expect("plain structs of texts and numbers");
-        self.line(&line);
+        self.line(&escape::json(&line));
     }
 
     fn line(&mut self, line: &str) {
@@ -848,7 +848,11 @@ mod tests {
     fn json_is_one_event_a_line_and_the_summary_comes_last() {
         let (mut output, stdout, stderr) = output(&["--json"]);
         output.tell(item(Kind::File, What::Make, b"a\xff"));
-        output.tell(item(Kind::Dir, What::Make, "ä\n".as_bytes()));
+        output.tell(item(
+            Kind::Dir,
+            What::Make,
+            "ä\n\u{9b}2J\u{202e}".as_bytes(),
+        ));
         output.tell(Tell::Deleted {
             kind: Kind::File,
             path: b"x".to_vec(),
@@ -864,7 +868,11 @@ mod tests {
         assert_eq!(lines[0]["path"], "a\\xff");
         assert_eq!(lines[0]["path_hex"], "61ff");
         assert_eq!(lines[0]["itemized"], "<f+++++++++");
-        assert_eq!(lines[1]["path"], "ä\n");
+        assert_eq!(lines[1]["path"], "ä\n\u{9b}2J\u{202e}");
+        assert!(
+            !text.contains(['\u{9b}', '\u{202e}']),
+            "nothing for a terminal to obey"
+        );
         assert_eq!(lines[1].get("path_hex"), None);
         assert_eq!(lines[2]["event"], "deleted");
         assert_eq!(lines[3]["why"], "EACCES");

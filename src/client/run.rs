@@ -24,6 +24,7 @@ use crate::engine::setup::SetupError;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{CONNECT_SECONDS_MAX, OPEN_FILES_MIN};
 use crate::model::id::SessionId;
+use crate::model::name::Name;
 use crate::model::report::{Ending, Exit, Listener, Side, Totals};
 use crate::ops::{Disk, Errno};
 use crate::session::source::Sources;
@@ -404,13 +405,18 @@ fn destination(plan: &Plan) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
                 .map_or(Vec::new(), |module| module.bytes().to_vec()),
             path.clone(),
         )),
-        Dest::Local { path } => Ok((
-            Vec::new(),
-            absolute(path).map_err(|error| Failure::Source {
+        Dest::Local { path } => {
+            let cannot = |errno| Failure::Dest {
                 path: path.clone(),
-                errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
-            })?,
-        )),
+                errno,
+            };
+            let components = absolute(path)
+                .map_err(|error| cannot(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+            if components.iter().any(|name| Name::new(name).is_err()) {
+                return Err(cannot(Errno::INVAL));
+            }
+            Ok((Vec::new(), components))
+        }
     }
 }
 

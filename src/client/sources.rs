@@ -85,7 +85,7 @@ fn contents<D: Disk>(disk: &D, source: &Source) -> Result<Opened<D>, (Attempt, W
     let fd = disk.open_operator_dir(&source.path).map_err(failed)?;
     let stat = disk.stat(&fd).map_err(failed)?;
     let origin = Origin {
-        dir: Arc::new(Dir::root(&source.path, fd)),
+        dir: Arc::new(Dir::root(&source.path, Arc::new(fd))),
         is_listed: true,
     };
     Ok(((stat.dev, stat.ino, Vec::new()), Some(origin), None))
@@ -109,9 +109,11 @@ fn named<D: Disk>(
         Some(_) => None,
         None => {
             let opened = if above.is_empty() { b"." } else { above };
-            let fd = disk.open_operator_dir(opened);
+            let fd = disk
+                .open_operator_dir(opened)
+                .map_err(failed(Attempt::Open))?;
             Some(Origin {
-                dir: Arc::new(Dir::root(above, fd.map_err(failed(Attempt::Open))?)),
+                dir: Arc::new(Dir::root(above, Arc::new(fd))),
                 is_listed: false,
             })
         }

@@ -11,6 +11,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom,
@@ -292,6 +293,16 @@ impl Disk for PosixDisk {
         }
     }
 
+    fn booted(&self) -> Mtime {
+        let clock = |id| Duration::try_from(rustix::time::clock_gettime(id)).unwrap_or_default();
+        let up = clock(rustix::time::ClockId::Boottime);
+        let began = clock(rustix::time::ClockId::Realtime).saturating_sub(up);
+        Mtime {
+            sec: i64::try_from(began.as_secs()).unwrap_or(i64::MAX),
+            nsec: began.subsec_nanos(),
+        }
+    }
+
     fn boot_id(&self) -> [u8; 16] {
         // Without /proc nobody tells which boot this is, and each process takes itself for one: too much is in
         // doubt to the next one then, and never too little.
@@ -396,7 +407,8 @@ fn stat_from(stat: &rustix::fs::Stat) -> Result<Stat, Errno> {
     let size = if kind.is_device() {
         stat.st_rdev.into()
     } else {
-        (stat.st_size as i64).cast_unsigned()
+        // A FUSE server may say anything.
+        u64::try_from(stat.st_size as i64).map_err(|_| Errno::OVERFLOW)?
     };
     Ok(Stat {
         kind,

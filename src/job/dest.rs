@@ -14,14 +14,15 @@ use crate::model::entry::{Kind, Meta, Stat};
 use crate::model::id::{FileId, SessionId};
 use crate::model::policy::Durability;
 use crate::model::report::{Attempt, Why};
-use crate::ops::disk::SharedFd;
+use crate::ops::disk::{FsKind, SharedFd};
 use crate::ops::{Disk, Errno};
 use crate::wire::hello::{Hello, Refusal, Refused, Rights, Welcome};
 
 /// Where a session may go.
-pub enum Scope<D: Disk> {
-    /// Below a module's root, without following a symlink.
-    Module { root: SharedFd<D> },
+pub enum Scope {
+    /// Below a module's root, without following a symlink. The root is opened for each session: what
+    /// is mounted there, or stands there, may be another than at the last.
+    Module { root: Vec<u8> },
     /// Wherever its user may, by the user's own path.
     Own {
         /// Where a relative path begins, component by component.
@@ -35,7 +36,7 @@ const LINK_ON_THE_WAY: &[u8] = b": it is a symlink, and below a module none is f
 /// Finds DEST, makes it where only its last component is missing.
 pub struct OpenDest<D: Disk> {
     pub hello: Hello,
-    scope: Scope<D>,
+    scope: Scope,
     rights: Rights,
     pub outcome: Option<Opened<D>>,
 }
@@ -47,12 +48,13 @@ pub type Opened<D> = Result<(Arc<Tree<D>>, Welcome), Refused>;
 struct Found<D: Disk> {
     dir: Dir<D>,
     stat: Stat,
-    is_absent: bool,
+    /// `None`: it is absent.
+    fd: Option<SharedFd<D>>,
     file_named_by_dest: bool,
 }
 
 impl<D: Disk> OpenDest<D> {
-    pub fn new(mut hello: Hello, scope: Scope<D>, rights: Rights) -> Self {
+    pub fn new(mut hello: Hello, scope: Scope, rights: Rights) -> Self {
         if let Scope::Own { home } = &scope
             && hello.dest_is_relative
         {
@@ -79,22 +81,21 @@ impl<D: Disk> OpenDest<D> {
         let cache = FdCache::beside(found.stat.dev, DIR_FDS_OPEN_MAX);
         let root = Arc::new(found.dir);
         let identity = disk.identity();
-        let fs = match root.fd(disk, &cache) {
-            Ok(fd) => {
-                root.doubt(marker::heed_above(disk, &fd));
-                disk.fs_kind(&fd).map_err(refuse)?
+        let fs = match &found.fd {
+            Some(fd) => {
+                root.doubt(marker::heed_above(disk, fd).map_err(refuse)?);
+                disk.fs_kind(fd).map_err(refuse)?
             }
-            Err(_) if found.is_absent => crate::ops::disk::FsKind {
+            None => FsKind {
                 magic: 0,
                 is_volatile: true,
             },
-            Err(errno) => return Err(refuse(errno)),
         };
         let welcome = Welcome {
             rights: self.rights,
             file_named_by_dest: found.file_named_by_dest,
             root: Meta::from(&found.stat),
-            root_is_absent: found.is_absent,
+            root_is_absent: found.fd.is_none(),
             root_dev: found.stat.dev,
             root_ino: found.stat.ino,
             boot_id: disk.boot_id(),
@@ -106,7 +107,7 @@ impl<D: Disk> OpenDest<D> {
             identity,
             fs,
             root,
-            found.is_absent,
+            found.fd.is_none(),
             cache,
         );
         Ok((Arc::new(tree), welcome))
@@ -145,10 +146,9 @@ impl<D: Disk> OpenDest<D> {
         }
     }
 
-    fn below(&self, disk: &D, module: &D::Fd) -> Result<Found<D>, Refused> {
-        // Sessions at once may have this directory for their ROOT, each with its own listing and lock.
-        let own = disk.reopen_dir(module);
-        let mut at = Arc::new(own.map_err(|errno| self.refused(Refusal::Dest, errno))?);
+    fn below(&self, disk: &D, module: &[u8]) -> Result<Found<D>, Refused> {
+        let root = disk.open_operator_dir(module);
+        let mut at = Arc::new(root.map_err(|errno| self.refused(Refusal::Dest, errno))?);
         let components = &self.hello.dest;
         for (index, name) in components.iter().enumerate() {
             let is_last = index + 1 == components.len();
@@ -207,11 +207,11 @@ impl<D: Disk> OpenDest<D> {
             Errno::NOENT if may_name_a_file => self.named_by_dest(disk, parent),
             Errno::NOENT if self.hello.policy.dry_run => {
                 let stat = disk.stat(parent).map_err(refuse)?;
-                let above = Arc::new(Dir::root_shared(b"", Arc::clone(parent)));
+                let above = Arc::new(Dir::root(b"", Arc::clone(parent)));
                 Ok(Found {
                     dir: Dir::child(&above, name),
                     stat,
-                    is_absent: true,
+                    fd: None,
                     file_named_by_dest: false,
                 })
             }
@@ -251,12 +251,15 @@ impl<D: Disk> OpenDest<D> {
         let stat = disk
             .stat(&fd)
             .map_err(|errno| self.refused(Refusal::Dest, errno))?;
-        let dir = Dir::root_shared(b"", fd);
+        let dir = match &self.scope {
+            Scope::Module { root } if self.hello.dest.is_empty() => Dir::module_root(root),
+            Scope::Module { .. } | Scope::Own { .. } => Dir::root(b"", Arc::clone(&fd)),
+        };
         dir.learn_root(&stat);
         Ok(Found {
             dir,
             stat,
-            is_absent: false,
+            fd: Some(fd),
             file_named_by_dest: false,
         })
     }

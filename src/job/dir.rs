@@ -14,6 +14,9 @@ use crate::wire::report::NOTICE_PATH_BYTES_MAX;
 /// A directory, by its parent and its name in it. Roots hold their descriptor for good.
 pub struct Dir<D: Disk> {
     parent: Option<Arc<Self>>,
+    /// Of a module's root, which is opened when it is needed first: there may be thousands of sessions
+    /// that only wait.
+    path: Option<Box<[u8]>>,
     /// One component; of a root, what people call it.
     name: Box<[u8]>,
     state: Mutex<State<D>>,
@@ -21,8 +24,7 @@ pub struct Dir<D: Disk> {
 
 struct State<D: Disk> {
     fd: Weak<D::Fd>,
-    /// Roots only: what keeps `fd` alive.
-    #[expect(dead_code, reason = "held, not read")]
+    /// Roots only, once they are open: what keeps `fd` alive.
     pinned: Option<SharedFd<D>>,
     /// (dev, ino) at the first opening; a later one must find the same.
     identity: Option<(u64, u64)>,
@@ -67,22 +69,18 @@ impl Stood {
 
 impl<D: Disk> Dir<D> {
     /// A root: `fd` is open and stays so.
-    pub fn root(name: &[u8], fd: D::Fd) -> Self {
-        Self::root_shared(name, Arc::new(fd))
+    pub fn root(name: &[u8], fd: SharedFd<D>) -> Self {
+        let dir = Self::new(None, None, name);
+        let mut state = dir.state();
+        state.fd = Arc::downgrade(&fd);
+        state.pinned = Some(fd);
+        drop(state);
+        dir
     }
 
-    pub fn root_shared(name: &[u8], fd: SharedFd<D>) -> Self {
-        let state = State {
-            fd: Arc::downgrade(&fd),
-            pinned: Some(fd),
-            identity: None,
-            facts: Facts::default(),
-        };
-        Self {
-            parent: None,
-            name: name.into(),
-            state: Mutex::new(state),
-        }
+    /// The root of a module, by its operator's path.
+    pub fn module_root(path: &[u8]) -> Self {
+        Self::new(None, Some(path.into()), b"")
     }
 
     /// What `stat` says of a root.
@@ -93,6 +91,10 @@ impl<D: Disk> Dir<D> {
     }
 
     pub fn child(parent: &Arc<Self>, name: &[u8]) -> Self {
+        Self::new(Some(Arc::clone(parent)), None, name)
+    }
+
+    fn new(parent: Option<Arc<Self>>, path: Option<Box<[u8]>>, name: &[u8]) -> Self {
         let state = State {
             fd: Weak::new(),
             pinned: None,
@@ -100,7 +102,8 @@ impl<D: Disk> Dir<D> {
             facts: Facts::default(),
         };
         Self {
-            parent: Some(Arc::clone(parent)),
+            parent,
+            path,
             name: name.into(),
             state: Mutex::new(state),
         }
@@ -157,20 +160,41 @@ impl<D: Disk> Dir<D> {
         if let Some(fd) = self.live_fd() {
             return Ok(fd);
         }
-        let mut closed = vec![self];
-        let mut above = self.parent.as_deref();
+        let mut closed = Vec::new();
+        let mut dir = self;
         let mut base = loop {
-            let dir = above.expect("a root is always open");
-            match dir.live_fd() {
-                Some(fd) => break fd,
-                None => closed.push(dir),
+            if let Some(fd) = dir.live_fd() {
+                break fd;
             }
-            above = dir.parent.as_deref();
+            let Some(parent) = dir.parent.as_deref() else {
+                break dir.open_root(disk)?;
+            };
+            closed.push(dir);
+            dir = parent;
         };
         for dir in closed.into_iter().rev() {
             base = dir.open_below(&base, disk, cache)?;
         }
         Ok(base)
+    }
+
+    fn open_root(&self, disk: &D) -> Result<SharedFd<D>, Errno> {
+        let path = self.path.as_ref().expect("other roots are always open");
+        let fd = Arc::new(disk.open_operator_dir(path)?);
+        let stat = disk.stat(&fd)?;
+        let mut state = self.state();
+        if state
+            .identity
+            .is_some_and(|known| known != (stat.dev, stat.ino))
+        {
+            return Err(Errno::STALE);
+        }
+        if let Some(fd) = &state.pinned {
+            return Ok(Arc::clone(fd)); // Another job was faster.
+        }
+        state.fd = Arc::downgrade(&fd);
+        state.pinned = Some(Arc::clone(&fd));
+        Ok(fd)
     }
 
     fn open_below(
@@ -365,7 +389,7 @@ mod tests {
         let disk = PosixDisk;
         let fd = disk.open_operator_dir(b"/").unwrap();
         let cache = FdCache::beside(disk.stat(&fd).unwrap().dev, 1);
-        let root = Arc::new(Dir::<PosixDisk>::root(b"", fd));
+        let root = Arc::new(Dir::<PosixDisk>::root(b"", Arc::new(fd)));
         let open = |path: &[&str]| {
             let child = |dir: Arc<Dir<_>>, name: &&str| Arc::new(Dir::child(&dir, name.as_bytes()));
             let dir = path.iter().fold(Arc::clone(&root), child);

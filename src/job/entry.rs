@@ -146,15 +146,13 @@ pub fn open_for_change<D: Disk>(
     let fd = dir.fd(disk, &tree.cache)?;
     let facts = dir.facts();
     if !facts.is_locked || facts.has_default_acl.is_none() {
-        if !tree.policy.dry_run {
-            // A cleaner holds its lock for a moment only; without ours the worst is a retry.
-            let _ = disk.try_lock(&fd, Lock::Shared);
-        }
+        // A cleaner holds its lock for a moment only: the next that comes here asks again.
+        let is_locked = tree.policy.dry_run || disk.try_lock(&fd, Lock::Shared) != Ok(false);
         let has_default_acl = facts
             .has_default_acl
             .unwrap_or_else(|| disk.has_default_acl(&fd));
         dir.learn(|facts| {
-            facts.is_locked = true;
+            facts.is_locked = is_locked;
             facts.has_default_acl = Some(has_default_acl);
         });
     }
@@ -251,9 +249,7 @@ fn file<D: Disk>(
             Durability::File => disk.sync_file(&fd).map_err(errno(Attempt::Sync)),
             Durability::None | Durability::Session => Ok(()),
         });
-    name_or_drop(disk, tree, here, &temp, name, content.len(), written)?;
-    tree.count(|counts| counts.files_stamped += 1);
-    Ok(())
+    name_or_drop(disk, tree, here, &temp, name, content.len(), written)
 }
 
 /// Gives what stands under `temp` its name if all before went well, and else removes it.
@@ -369,10 +365,7 @@ fn fix_meta<D: Disk>(
     if meta.kind == Kind::File {
         partial::forget(disk, tree, &here.dir, &here.fd, name.bytes());
     }
-    tree.count(|counts| {
-        counts.meta_fixed += 1;
-        counts.files_stamped += u64::from(meta.kind == Kind::File);
-    });
+    tree.count(|counts| counts.meta_fixed += 1);
     Ok(())
 }
 
@@ -429,6 +422,7 @@ fn close_dir<D: Disk>(disk: &D, tree: &Tree<D>, closing: &Closing<D>, outcomes: 
             disk.set_owner(&fd, meta.uid, meta.gid)?;
         }
         disk.set_mode(&fd, final_mode(tree, meta))?;
+        closing.dir.learn(|facts| facts.opened_up_from = None);
         disk.set_mtime(&fd, meta.mtime)?;
         match tree.policy.durability {
             Durability::File => tree.sync(disk, &fd),

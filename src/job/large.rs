@@ -200,10 +200,7 @@ impl<D: Disk> EndLarge<D> {
         };
         let Self { tree, outcomes, .. } = self;
         match kept {
-            Ok(true) => tree.count(|counts| {
-                counts.files_made += 1;
-                counts.files_stamped += 1;
-            }),
+            Ok(true) => tree.count(|counts| counts.files_made += 1),
             Ok(false) => abandon(disk, &incoming),
             Err((attempt, why)) => {
                 abandon(disk, &incoming);

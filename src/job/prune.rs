@@ -112,6 +112,7 @@ fn remove<D: Disk>(
 ) -> Removed<D> {
     let fd = match dir.fd(disk, &tree.cache) {
         Ok(fd) => fd,
+        Err(Errno::NOENT) => return Removed::Gone,
         Err(errno) => {
             fail(tree, dir, name, errno, outcomes);
             return Removed::Kept;

@@ -341,11 +341,11 @@ impl<D: Disk> Filling<'_, D> {
         if (before.uid, before.gid) != (entry.meta.uid, entry.meta.gid) {
             return Err(Missed::Later(Duration::ZERO));
         }
+        if before.size > entry.size {
+            return Err(Missed::Later(Duration::ZERO)); // No room was set aside for so much.
+        }
         let size = usize::try_from(before.size).unwrap_or(usize::MAX);
         let len_at = encode_file_head(&mut self.writer, dir, entry.name, &Meta::from(&before));
-        if size > self.writer.room() || size > PACK_FILE_BYTES_MAX {
-            return Err(Missed::Later(Duration::ZERO));
-        }
         let mut got = 0;
         while got < size {
             match self
@@ -383,4 +383,58 @@ fn is_consistent(before: &Stat, after: &Stat) -> bool {
 /// Whether nobody wrote to a file between two looks at it.
 pub fn is_unchanged(before: &Stat, after: &Stat) -> bool {
     (after.mtime, after.ctime, after.size) == (before.mtime, before.ctime, before.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::BLOCK_BYTES;
+    use crate::model::id::ROOT;
+    use crate::model::name::Name;
+    use crate::ops::BlockPool;
+    use crate::sim::clock::SimClock;
+    use crate::sim::disk::SimDisk;
+    use crate::sim::fault::DiskOptions;
+
+    #[test]
+    fn a_file_that_outgrew_its_room_goes_as_a_large_one() {
+        let disk = SimDisk::new(DiskOptions::default(), SimClock::default(), 1);
+        let dir = disk.open_operator_dir(b"/").unwrap();
+        let mut listing = Listing::default();
+        for (name, bytes_then, bytes_now) in [(b"a", 20, 100_000), (b"b", 20, 20)] {
+            let file = disk.create_file(&dir, name, 0o644).unwrap();
+            disk.write(&file, &vec![7; bytes_now], 0).unwrap();
+            disk.set_mtime(&file, Mtime { sec: 1, nsec: 1 }).unwrap();
+            let stat = Stat {
+                size: bytes_then,
+                ..disk.stat(&file).unwrap()
+            };
+            listing.push(Name::new(name).unwrap(), &stat);
+        }
+        let plan = Arc::new(DirPlan {
+            id: ROOT,
+            origins: vec![Origin {
+                dir: Arc::new(Dir::root(b"", Arc::new(dir))),
+                is_listed: true,
+            }],
+            listing,
+            verdicts: vec![Verdict::Send; 2],
+            bases: Vec::new(),
+            read_as: None,
+        });
+        let pool = BlockPool::new(vec![Box::leak(vec![0; BLOCK_BYTES].into_boxed_slice())]);
+        let range = 0..2;
+        let steps = vec![Step::Entries { plan, range }];
+        let cache = Arc::new(FdCache::new(8));
+        let buf = pool.take().unwrap();
+        let mut job = PackJob::new(0, vec![ROOT], steps, Vec::new(), buf, cache);
+        job.run(&disk);
+        assert_eq!((job.files_count, job.literal_bytes), (1, 20));
+        assert_eq!(job.later.len(), 1);
+        assert!(
+            job.payload_bytes < 200,
+            "what was set aside for two of 20 bytes"
+        );
+        assert!(job.troubles.is_empty());
+    }
 }

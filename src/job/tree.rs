@@ -67,8 +67,6 @@ struct State<D: Disk> {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Counts {
     pub files_made: u64,
-    /// Regular files that changed for good: made, rewritten or mended.
-    pub files_stamped: u64,
     /// Of the files that came in PACKs.
     pub literal_bytes: u64,
     pub dirs_made: u64,

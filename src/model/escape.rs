@@ -38,6 +38,19 @@ pub fn word(bytes: &[u8]) -> Escaped<'_> {
     cut(if bytes.is_empty() { b"-" } else { bytes }, true)
 }
 
+/// A line of JSON: what is harmful and not escaped in it yet becomes `\uNNNN`, which means the same.
+pub fn json(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        if is_harmful(character) {
+            write!(escaped, "\\u{:04x}", u32::from(character)).expect("a String takes everything");
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 fn cut(bytes: &[u8], is_word: bool) -> Escaped<'_> {
     Escaped {
         bytes: &bytes[..bytes.len().min(PEER_TEXT_BYTES_MAX)],

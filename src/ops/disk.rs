@@ -113,6 +113,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn has_default_acl(&self, dir: &Self::Fd) -> bool;
     /// The time of day, by the clock that stamps files which change now.
     fn now(&self) -> Mtime;
+    /// When this boot of this host began, by the clock of `now`.
+    fn booted(&self) -> Mtime;
     /// Identifies this boot of this host (`/proc/sys/kernel/random/boot_id`), 16 bytes.
     fn boot_id(&self) -> [u8; 16];
     /// 64 random bits, for names that must meet no other's.

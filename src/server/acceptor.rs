@@ -4,9 +4,9 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -22,7 +22,9 @@ use crate::limits::ACCEPTS_PER_ROUND_MAX;
 pub enum Listener {
     Unix {
         listener: UnixListener,
-        path: std::path::PathBuf,
+        path: PathBuf,
+        /// (dev, ino) of the socket file.
+        file: (u64, u64),
     },
     Tcp(TcpListener),
 }
@@ -59,6 +61,7 @@ impl Listener {
                 Ok(Self::Unix {
                     listener,
                     path: socket.clone(),
+                    file: identity(socket)?,
                 })
             }
         }
@@ -110,11 +113,18 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix { path, .. } = self {
-            // A socket file that stays is taken over at the next start.
+        // A socket file that stays is taken over at the next start. Another may have taken its place.
+        if let Self::Unix { path, file, .. } = self
+            && identity(path).is_ok_and(|found| found == *file)
+        {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Binds with mode 0600; takes over the socket of a server that is gone, and nothing else.
@@ -123,8 +133,8 @@ fn bind_unix(path: &Path, made: impl FnOnce(&Path)) -> io::Result<UnixListener> 
         && !above.as_os_str().is_empty()
         && !above.exists()
     {
-        std::fs::create_dir(above)?;
-        std::fs::set_permissions(above, std::fs::Permissions::from_mode(0o755))?;
+        // The umask is 0, and who gets in before the mode is set could bind in our place.
+        std::fs::DirBuilder::new().mode(0o755).create(above)?;
         made(above);
     }
     let bind = || {
@@ -250,7 +260,12 @@ mod tests {
         let path = dir.join("s");
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        Listener::Unix { listener, path }
+        let file = identity(&path).unwrap();
+        Listener::Unix {
+            listener,
+            path,
+            file,
+        }
     }
 
     #[test]

@@ -99,8 +99,8 @@ struct ShardHandle {
 /// Who may do what, by where the connection came from.
 pub(super) struct Doors {
     /// The server's own user.
-    pub(super) own: Arc<Exports<PosixDisk>>,
-    anyone: Arc<Exports<PosixDisk>>,
+    pub(super) own: Arc<Exports>,
+    anyone: Arc<Exports>,
 }
 
 struct Server {
@@ -302,12 +302,12 @@ fn listen_hint(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// Opens the modules' directories.
+/// Who may do what in which module. Their directories are opened by each session, and once here: one that is not there
+/// is better told at the start.
 pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
-    let mut roots = HashMap::new();
     for module in modules.iter() {
         let path = module.root.as_os_str().as_bytes();
-        let root = PosixDisk
+        PosixDisk
             .open_operator_dir(path)
             .map_err(|errno| StartError {
                 what: module.root.display().to_string(),
@@ -318,7 +318,6 @@ pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
                 hint: None,
                 exit: Exit::Start,
             })?;
-        roots.insert(module.name.bytes().to_vec(), Arc::new(root));
     }
     let is_root = PosixDisk.identity().is_root;
     let own = Rights {
@@ -329,7 +328,6 @@ pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
     let with = |rights| {
         Arc::new(Exports {
             modules: modules.clone(),
-            roots: roots.clone(),
             rights,
         })
     };

@@ -39,7 +39,7 @@ pub(super) fn serve(config: &ServerConfig, log: &Log) -> Result<Exit, StartError
         });
     }
     let (input, output) = take_stdio().map_err(|error| failed("stdin", error.to_string()))?;
-    let doorkeeper: Arc<dyn Doorkeeper<PosixDisk>> = if config.modules.is_empty() {
+    let doorkeeper: Arc<dyn Doorkeeper> = if config.modules.is_empty() {
         Arc::new(OwnRights {
             is_root: PosixDisk.identity().is_root,
             home: home().map_err(|error| failed("the home directory", error.to_string()))?,

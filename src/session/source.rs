@@ -896,7 +896,8 @@ impl<D: Disk> Source<D> {
                 Kind::Dir => self.totals.dirs_scanned += 1,
                 Kind::File => {
                     self.totals.files_scanned += 1;
-                    self.totals.bytes_scanned += listing.size(index);
+                    let bytes = &mut self.totals.bytes_scanned;
+                    *bytes = bytes.saturating_add(listing.size(index));
                 }
                 Kind::Symlink
                 | Kind::Fifo
@@ -1199,7 +1200,7 @@ fn close<D: Disk>(packer: &mut Packer<D>, id: DirId, node: &Node<D>, must_set: b
 /// Counts a change that is to come. In a dry run it is all that there is to count.
 fn plan_change(totals: &mut Totals, change: &Change, size: u64, is_dry: bool) {
     if change.kind == Kind::File && change.what != What::Meta {
-        totals.bytes_to_send += size;
+        totals.bytes_to_send = totals.bytes_to_send.saturating_add(size);
     }
     if is_dry && change.kind != Kind::Dir {
         match change.what {

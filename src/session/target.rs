@@ -102,7 +102,7 @@ struct Held {
 
 pub struct Target<D: Disk> {
     state: State,
-    doorkeeper: Arc<dyn Doorkeeper<D>>,
+    doorkeeper: Arc<dyn Doorkeeper>,
     /// A server that stays syncs after the REPORT and removes the marker.
     stays: bool,
     hello: Option<Hello>,
@@ -170,7 +170,7 @@ enum Note {
 }
 
 impl<D: Disk> Target<D> {
-    pub fn new(doorkeeper: Arc<dyn Doorkeeper<D>>, stays: bool) -> Self {
+    pub fn new(doorkeeper: Arc<dyn Doorkeeper>, stays: bool) -> Self {
         Self {
             state: State::AwaitingHello,
             doorkeeper,

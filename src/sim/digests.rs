@@ -37,7 +37,7 @@ fn content() -> Vec<u8> {
 fn job(disk: &SimDisk, size: usize, listed: Option<Mtime>, budget: u64) -> DigestFiles<SimDisk> {
     let cache = Cache::Source(Arc::new(FdCache::new(8)));
     let mut job = DigestFiles::new(1, cache, Key::new(&KEY), budget);
-    let dir = Dir::root(b"", disk.open_operator_dir(b"/t").unwrap());
+    let dir = Dir::root(b"", Arc::new(disk.open_operator_dir(b"/t").unwrap()));
     job.push(&Arc::new(dir), b"f", size as u64, listed);
     job
 }
@@ -145,7 +145,7 @@ fn where_a_sync_has_failed_right_content_proves_nothing() {
         let (disk, ..) = disk();
         let cache = Cache::Source(Arc::new(FdCache::new(8)));
         let mut job = DigestFiles::new(1, cache, Key::new(&KEY), DIGEST_BUDGET_BYTES);
-        let dir = Dir::root(b"", disk.open_operator_dir(b"/t").unwrap());
+        let dir = Dir::root(b"", Arc::new(disk.open_operator_dir(b"/t").unwrap()));
         dir.doubt(doubt);
         job.push(&Arc::new(dir), b"f", BYTES as u64, None);
         assert_eq!(read(&disk, job, |_| {}).is_some(), is_read);

@@ -30,7 +30,7 @@ fn session(dirs: &[(&str, u16)]) -> (SimDisk, Arc<Tree<SimDisk>>) {
         let path = format!("/t/{path}");
         disk.put(path.as_bytes(), &Entry::dir(*mode)).unwrap();
     }
-    let root = Dir::root(b"", disk.open_operator_dir(b"/t").unwrap());
+    let root = Dir::root(b"", Arc::new(disk.open_operator_dir(b"/t").unwrap()));
     let policy = Policy {
         tell_deletes: false,
         dry_run: false,

@@ -83,6 +83,7 @@ impl SimDisk {
             inodes: Inodes::new(prng.fork(), now),
             dev: 1 + prng.below(1 << 20),
             boot_id,
+            booted: Mtime::default(),
             processes: vec![Process::default(), Process::default()],
             open: BTreeMap::new(),
             next_fd: 3,
@@ -989,6 +990,10 @@ impl Disk for SimDisk {
 
     fn now(&self) -> Mtime {
         locked(&self.host).wall()
+    }
+
+    fn booted(&self) -> Mtime {
+        locked(&self.host).booted
     }
 
     fn boot_id(&self) -> [u8; 16] {

@@ -29,6 +29,7 @@ pub(super) struct Host {
     pub(super) inodes: Inodes,
     pub(super) dev: u64,
     pub(super) boot_id: [u8; 16],
+    pub(super) booted: Mtime,
     pub(super) processes: Vec<Process>,
     pub(super) open: BTreeMap<u64, OpenFile>,
     pub(super) next_fd: u64,
@@ -227,6 +228,7 @@ impl Host {
                 .cut_power(is_ordered, keep_per_mille, &mut self.prng);
         }
         self.prng.fill(&mut self.boot_id);
+        self.booted = self.wall();
     }
 
     /// Where a path leads: the directory of its last component, that component, and the object,

@@ -401,7 +401,7 @@ mod tests {
         let dir = disk.open_operator_dir(b"/").unwrap();
         let stat = disk.stat(&dir).unwrap();
         let origin = Origin {
-            dir: Arc::new(Dir::root(b"", dir)),
+            dir: Arc::new(Dir::root(b"", Arc::new(dir))),
             is_listed: true,
         };
         let mut scan: Scan<SimDisk> = Scan::new(vec![origin]);

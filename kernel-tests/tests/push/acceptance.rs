@@ -396,3 +396,20 @@ fn a_server_does_not_grow_with_the_pushes_it_served(scene) {
 
 use kernel_tests::Route;
 use kernel_tests::scene::slash;
+
+on_routes! { tcp, unix;
+fn a_module_is_what_stands_at_its_path_now(scene) {
+    require!(Need::Sy);
+    plant::file(scene.src().join("file"), "text");
+    let old = scene.path().join("old");
+    std::fs::rename(scene.export(), &old).expect("nobody else is there");
+    plant::dir(scene.export());
+    scene.push_to("").from(slash(scene.src())).run().ok();
+    assert!(scene.export().join("file").exists(), "where it is now");
+    assert!(!old.join("file").exists(), "not where it was at the start");
+    plant::remove(scene.export());
+    let outcome = scene.push_to("").from(slash(scene.src())).run();
+    assert_ne!(outcome.code, Some(0), "{outcome}");
+    plant::dir(scene.export());
+}
+}

@@ -493,3 +493,20 @@ fn what_is_above_something_that_is_not_there_is_no_destination() {
         assert_eq!(std::fs::read_dir(scene.export()).expect("it").count(), 0);
     });
 }
+
+#[test]
+fn what_is_wrong_with_a_destination_of_this_host_is_said_of_it() {
+    require!(Need::Sy, Need::Nobody);
+    Scene::play(Route::Embedded, |scene| {
+        plant::file(scene.src().join("file"), "text");
+        plant::dir(scene.export().join("closed/a"));
+        plant::chmod(scene.export().join("closed"), 0o700);
+        for (dest, word) in [
+            ("closed/a/b", "cannot be pushed to"),
+            ("x/.sy.y", "belong to sy"),
+        ] {
+            let push = Push::new(scene.export().join(dest)).from(scene.src().join("file"));
+            push.as_user(scene.nobody).run().exits(3).complains(&[word]);
+        }
+    });
+}

@@ -399,3 +399,31 @@ fn a_file_arrives_in_a_directory_of_somebody_else_who_lets_others_write() {
         assert_eq!(names, ["file"], "and nothing else stays");
     });
 }
+
+#[test]
+fn a_directory_that_nobody_may_write_to_is_synced_and_left_so() {
+    require!(Need::Nobody, Need::LoopMounts, Need::Sy);
+    Scene::play(Route::Embedded, |scene| {
+        let at = scene.export().join("fs");
+        let _mount = Mount::ext4(&at, &scene.path().join("image"), 32 << 20, &[]);
+        plant::dir(at.join("theirs"));
+        plant::chown(at.join("theirs"), scene.nobody, scene.nobody);
+        plant::file(scene.src().join("file"), "text");
+        plant::chmod(scene.src(), 0o555);
+        let dest = at.join("theirs/dst");
+        for number in 0..2 {
+            plant::file(scene.src().join("file"), format!("text {number}"));
+            let push = Push::new(&dest).from(slash(scene.src()));
+            let push = push.option("--durability=session");
+            push.as_user(scene.nobody).run().ok();
+            let names: Vec<_> = std::fs::read_dir(&dest)
+                .expect("a directory")
+                .map(|entry| entry.expect("an entry").file_name())
+                .collect();
+            assert_eq!(names, ["file"], "no marker stays");
+            let mode = std::fs::metadata(&dest).expect("it is there").mode();
+            assert_eq!(mode & 0o777, 0o555);
+        }
+        plant::chmod(scene.src(), 0o755);
+    });
+}

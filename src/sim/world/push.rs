@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,10 +123,7 @@ impl World {
         if sources.origins.is_empty() {
             return Ok(end);
         }
-        let Some(doorkeeper) = self.doorkeeper() else {
-            end.died = died(TARGET);
-            return Ok(end);
-        };
+        let doorkeeper = self.doorkeeper();
         let source = source(&self.scenario, &mut self.prng, &disk, policy, sources);
         let target = Session::Target(Box::new(Target::new(
             doorkeeper.clone(),
@@ -226,7 +225,7 @@ impl World {
     fn join(
         &mut self,
         sides: &mut Vec<Side>,
-        doorkeeper: &Arc<dyn Doorkeeper<SimDisk>>,
+        doorkeeper: &Arc<dyn Doorkeeper>,
         rival: Rival,
         weather: &Weather,
         pools: &mut Vec<BlockPool>,
@@ -262,30 +261,23 @@ impl World {
         });
     }
 
-    fn doorkeeper(&self) -> Option<Arc<dyn Doorkeeper<SimDisk>>> {
+    fn doorkeeper(&self) -> Arc<dyn Doorkeeper> {
         let disk = &self.disks[TARGET];
         let Some(rights) = self.scenario.module else {
-            return Some(Arc::new(OwnRights {
+            return Arc::new(OwnRights {
                 is_root: disk.identity().is_root,
                 home: Vec::new(),
-            }));
+            });
         };
         let name = ModuleName::new(b"m").expect("a plain name");
         let module = Module {
             name,
-            root: "/t".into(),
+            root: OsStr::from_bytes(ABOVE_DEST).into(),
             read_only: false,
         };
         let mut modules = ModuleTable::default();
         modules.insert(module).expect("the only one");
-        // The server opened it in better times.
-        let root = (0..10_000).find_map(|_| disk.open_operator_dir(ABOVE_DEST).ok())?;
-        let roots = HashMap::from([(b"m".to_vec(), Arc::new(root))]);
-        Some(Arc::new(Exports {
-            modules,
-            roots,
-            rights,
-        }))
+        Arc::new(Exports { modules, rights })
     }
 
     /// Gives the sides turns and moves the clock until every session is over.
