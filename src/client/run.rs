@@ -24,7 +24,7 @@ use crate::engine::setup::SetupError;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{CONNECT_SECONDS_MAX, OPEN_FILES_MIN};
 use crate::model::id::SessionId;
-use crate::model::name::Name;
+use crate::model::name::{Name, NameError};
 use crate::model::report::{Ending, Exit, Listener, Side, Totals};
 use crate::ops::{Disk, Errno};
 use crate::session::source::Sources;
@@ -412,8 +412,13 @@ fn destination(plan: &Plan) -> Result<(Vec<u8>, Vec<Vec<u8>>), Failure> {
             };
             let components = absolute(path)
                 .map_err(|error| cannot(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-            if components.iter().any(|name| Name::new(name).is_err()) {
-                return Err(cannot(Errno::INVAL));
+            for name in &components {
+                Name::new(name).map_err(|wrong| match wrong {
+                    NameError::TooLong => cannot(Errno::NAMETOOLONG),
+                    NameError::Empty | NameError::Separator | NameError::Dots | NameError::Ours => {
+                        cannot(Errno::INVAL)
+                    }
+                })?;
             }
             Ok((Vec::new(), components))
         }

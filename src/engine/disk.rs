@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, SeekFrom,
-    Timespec, Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir,
+    ResolveFlags, SeekFrom, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
 use rustix::io::retry_on_intr;
 
@@ -67,6 +67,16 @@ impl Disk for PosixDisk {
     fn open_operator_dir(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let flags = DIR_FLAGS.difference(OFlags::NOFOLLOW);
         retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
+    }
+
+    fn open_module_dir(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let without_links = ResolveFlags::NO_SYMLINKS;
+        let open = || rustix::fs::openat2(CWD, path, DIR_FLAGS, Mode::empty(), without_links);
+        match retry_on_intr(open) {
+            // A container's filter does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => self.open_operator_dir(path),
+            opened => opened,
+        }
     }
 
     fn stat_operator_path(&self, path: &[u8], follow: bool) -> Result<Stat, Errno> {

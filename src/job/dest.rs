@@ -147,7 +147,7 @@ impl<D: Disk> OpenDest<D> {
     }
 
     fn below(&self, disk: &D, module: &[u8]) -> Result<Found<D>, Refused> {
-        let root = disk.open_operator_dir(module);
+        let root = disk.open_module_dir(module);
         let mut at = Arc::new(root.map_err(|errno| self.refused(Refusal::Dest, errno))?);
         let components = &self.hello.dest;
         for (index, name) in components.iter().enumerate() {

@@ -180,7 +180,7 @@ impl<D: Disk> Dir<D> {
 
     fn open_root(&self, disk: &D) -> Result<SharedFd<D>, Errno> {
         let path = self.path.as_ref().expect("other roots are always open");
-        let fd = Arc::new(disk.open_operator_dir(path)?);
+        let fd = Arc::new(disk.open_module_dir(path)?);
         let stat = disk.stat(&fd)?;
         let mut state = self.state();
         if state
@@ -346,13 +346,11 @@ impl<D: Disk> FdCache<D> {
         }
     }
 
-    /// A directory of each other file system that was opened. `MFILE` if there are too many.
-    pub fn other_file_systems(&self) -> Result<Vec<SharedFd<D>>, Errno> {
+    /// A directory of each other file system that was opened, and whether these are all.
+    pub fn other_file_systems(&self) -> (Vec<SharedFd<D>>, bool) {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if others.len() > FILE_SYSTEMS_MAX {
-            return Err(Errno::MFILE);
-        }
-        Ok(others.iter().map(|(_, fd)| Arc::clone(fd)).collect())
+        let fds = others.iter().map(|(_, fd)| Arc::clone(fd)).collect();
+        (fds, others.len() <= FILE_SYSTEMS_MAX)
     }
 
     fn note(&self, dev: u64, fd: &SharedFd<D>) {
@@ -394,7 +392,7 @@ mod tests {
             let child = |dir: Arc<Dir<_>>, name: &&str| Arc::new(Dir::child(&dir, name.as_bytes()));
             let dir = path.iter().fold(Arc::clone(&root), child);
             dir.fd(&disk, &cache).unwrap();
-            cache.other_file_systems().unwrap().len()
+            cache.other_file_systems().0.len()
         };
         assert_eq!(open(&["usr"]), 0);
         assert_eq!(open(&["proc"]), 1);

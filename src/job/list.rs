@@ -1,6 +1,7 @@
 //! Listing directories: read the names, look at each entry, sort. The same walk serves the
 //! source (merged over several sources) and the target (written into LISTING frames).
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::dir::{Dir, FdCache, keeping_time};
@@ -9,6 +10,7 @@ use super::own_name::{self, OwnName};
 use super::owners::Met;
 use super::partial;
 use super::tree::Tree;
+use super::walk::Walk;
 use crate::limits::{DIR_ENTRIES_MAX, FRAME_HEAD_BYTES, LIST_BUDGET_ENTRIES, PARTIALS_PER_DIR_MAX};
 use crate::model::entry::Stat;
 use crate::model::id::DirId;
@@ -16,6 +18,7 @@ use crate::model::listing::Listing;
 use crate::model::name::Name;
 use crate::model::partial::{NameHash, PartialName};
 use crate::model::report::{Attempt, Side, Trouble, Why};
+use crate::model::time::Mtime;
 use crate::ops::disk::{Lock, SharedFd};
 use crate::ops::op::Progress;
 use crate::ops::{Buf, Disk, Errno};
@@ -118,6 +121,8 @@ pub struct SourceDir<D: Disk> {
     pub listing: Listing,
     /// Out: (dev, ino) and metadata of the first origin.
     pub stat: Option<Stat>,
+    /// Out: the same of further origins that were listed, each with its number.
+    pub others: Vec<(u16, Stat)>,
     /// Out: something could not be read; deletions must stop.
     pub has_errors: bool,
     reading: Option<(usize, Lister<D>)>,
@@ -148,9 +153,27 @@ impl<D: Disk> SourceDir<D> {
             merged: Vec::new(),
             listing: Listing::default(),
             stat: None,
+            others: Vec::new(),
             has_errors: false,
             reading: None,
         }
+    }
+}
+
+impl<D: Disk> SourceDir<D> {
+    /// Leaves out what came from a further origin that is not to be sent; whether one was.
+    pub fn leave_out(&mut self, is_out: impl Fn(&Stat) -> bool) -> bool {
+        let others = self.others.iter();
+        let Some(out) = others
+            .rev()
+            .find(|(_, stat)| is_out(stat))
+            .map(|(of, _)| *of)
+        else {
+            return false;
+        };
+        self.listing = self.listing.without_origin(out);
+        self.merged.retain(|(_, of)| *of != out);
+        true
     }
 }
 
@@ -219,6 +242,10 @@ impl<D: Disk> Meets for SourceMeets<'_, D> {
     }
 }
 
+fn number(origin: usize) -> u16 {
+    u16::try_from(origin).unwrap_or(u16::MAX)
+}
+
 impl<D: Disk> SourceDir<D> {
     fn run(
         &mut self,
@@ -245,15 +272,17 @@ impl<D: Disk> SourceDir<D> {
                 Some(lister) => Ok(lister),
                 None => dir.fd(disk, cache).and_then(|fd| {
                     let stat = disk.stat(&fd)?;
-                    self.stat.get_or_insert(stat);
+                    match self.stat {
+                        None => self.stat = Some(stat),
+                        Some(_) => self.others.push((number(origin), stat)),
+                    }
                     Lister::new(disk, fd, Vec::new())
                 }),
             }
             .and_then(|mut lister| {
                 let before = self.listing.len();
                 let progress = lister.run(disk, &mut self.listing, budget, &mut meets)?;
-                self.listing
-                    .set_origin(before, u16::try_from(origin).unwrap_or(u16::MAX));
+                self.listing.set_origin(before, number(origin));
                 Ok((progress, lister))
             });
             match outcome {
@@ -306,11 +335,24 @@ pub struct ListTarget<D: Disk> {
 enum TargetState<D: Disk> {
     /// Next: Reading, or the next request.
     Opening,
-    /// Next: Writing.
+    /// Next: Doubting, or Writing.
     Reading { lister: Lister<D>, seen: Seen },
+    /// A marker stands in it that nobody has set an end to. Next: Writing.
+    Doubting {
+        fd: SharedFd<D>,
+        seen: Seen,
+        walk: Walk<D>,
+        youngest: Mtime,
+    },
     /// The listing is there; `next` is the first entry not yet written. Next: Opening.
     Writing { next: usize, status: Status },
 }
+
+/// Before every file.
+const LONG_AGO: Mtime = Mtime {
+    sec: i64::MIN,
+    nsec: 0,
+};
 
 /// What the walk of a target's directory met besides entries.
 #[derive(Default)]
@@ -388,20 +430,20 @@ impl<D: Disk> ListTarget<D> {
                                 partial::list(disk, &self.tree, &lister.fd, partials, listing);
                             }
                             self.listing.sort();
-                            heed_markers(
-                                disk,
-                                &self.tree,
-                                dir,
-                                &lister.fd,
-                                &seen.markers,
-                                &mut self.listing,
-                            );
-                            let status = if seen.has_errors {
-                                Status::Incomplete
+                            let mut markers = seen.markers.iter();
+                            let has_open =
+                                markers.any(|name| marker::is_open(disk, &lister.fd, name));
+                            let (tree, fd) = (&self.tree, &lister.fd);
+                            self.state = if !tree.policy.dry_run && has_open {
+                                TargetState::Doubting {
+                                    fd: Arc::clone(fd),
+                                    seen,
+                                    walk: Walk::new(dir),
+                                    youngest: LONG_AGO,
+                                }
                             } else {
-                                Status::Complete
+                                heed_markers(disk, tree, dir, (fd, &seen), None, &mut self.listing)
                             };
-                            self.state = TargetState::Writing { next: 0, status };
                         }
                         Err(errno) => {
                             self.listing.clear();
@@ -412,6 +454,29 @@ impl<D: Disk> ListTarget<D> {
                         }
                     }
                     self.scratch = lister.scratch;
+                }
+                TargetState::Doubting {
+                    fd,
+                    seen,
+                    mut walk,
+                    mut youngest,
+                } => {
+                    let progress = walk.run(disk, budget, |ctime| {
+                        youngest = youngest.max(ctime);
+                        ControlFlow::Continue(())
+                    });
+                    if progress == Progress::Again {
+                        self.state = TargetState::Doubting {
+                            fd,
+                            seen,
+                            walk,
+                            youngest,
+                        };
+                        break Progress::Again;
+                    }
+                    let (tree, dir, listing) = (&self.tree, &request.dir, &mut self.listing);
+                    self.state =
+                        heed_markers(disk, tree, dir, (&fd, &seen), Some(youngest), listing);
                 }
                 TargetState::Writing { next, status } => {
                     match write_section(&mut writer, request.id, &self.listing, next, status) {
@@ -577,18 +642,26 @@ fn clean_temps<D: Disk>(disk: &D, tree: &Tree<D>, fd: &D::Fd, seen: &mut Seen) {
     }
 }
 
-/// Marks as suspect what may have been written by a session that a crash cut off.
+/// Marks as suspect what may have been written by a session that a crash cut off; the listing is
+/// ready then.
 fn heed_markers<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
     dir: &Arc<Dir<D>>,
-    fd: &D::Fd,
-    markers: &[Box<[u8]>],
+    (fd, seen): (&D::Fd, &Seen),
+    youngest: Option<Mtime>,
     listing: &mut Listing,
-) {
+) -> TargetState<D> {
+    let status = if seen.has_errors {
+        Status::Incomplete
+    } else {
+        Status::Complete
+    };
+    let ready = TargetState::Writing { next: 0, status };
     // Not taken over when the directory was declared: that was before the one above was listed.
-    let Some(doubt) = dir.doubt(marker::heed(disk, tree, dir, fd, markers)) else {
-        return;
+    let found = marker::heed(disk, tree, dir, fd, &seen.markers, youngest);
+    let Some(doubt) = dir.doubt(found) else {
+        return ready;
     };
     for index in 0..listing.len() {
         let is_suspect = match disk.stat_at(fd, listing.name(index)) {
@@ -599,4 +672,5 @@ fn heed_markers<D: Disk>(
             listing.mark_suspect(index);
         }
     }
+    ready
 }

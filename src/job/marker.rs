@@ -18,14 +18,15 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::dir::{Dir, FdCache, keeping_time};
+use super::dir::{Dir, keeping_time};
 use super::own_name::{OwnName, marker_name, parse};
 use super::prune::opened_up;
 use super::tree::Tree;
-use crate::limits::{DIR_ENTRIES_MAX, DIR_FDS_OPEN_MAX};
+use super::walk::Walk;
 use crate::model::entry::{Kind, Stat};
 use crate::model::time::Mtime;
 use crate::ops::disk::Lock;
+use crate::ops::op::Progress;
 use crate::ops::{Disk, Errno};
 
 /// Seconds before the marker's own time that are doubted too: coarse clocks, and writes that
@@ -129,8 +130,8 @@ impl Marker {
     /// The same for a push to a place below. It can't set an end, so this boot's beginning is one: what
     /// changed since was in no crash before it. Unless the marker itself is younger: then it is another
     /// host's, or the clock was set back.
-    fn doubt_below(&self, booted: Mtime, found: Result<Stat, Errno>) -> Doubt {
-        let is_older = found.is_ok_and(|stat| stat.ctime < booted);
+    fn doubt_below(&self, booted: Mtime, found: Option<Stat>) -> Doubt {
+        let is_older = found.is_some_and(|stat| stat.ctime < booted);
         let doubt = self.doubt();
         Doubt {
             until: doubt.until.or(is_older.then_some(booted)),
@@ -155,7 +156,7 @@ pub struct Met<D: Disk> {
     dir: Arc<Dir<D>>,
     name: Box<[u8]>,
     marker: Marker,
-    /// When the youngest of the files changed that it has in doubt, as they were when it was met.
+    /// When the youngest of the files below changed, as they were when it was met.
     youngest: Mtime,
 }
 
@@ -249,13 +250,15 @@ fn put<D: Disk>(disk: &D, fd: &D::Fd, bytes: &[u8]) -> Result<(), Errno> {
 }
 
 /// Reads the markers that a listing of `dir` met, notes them for the end of the session, and says
-/// what they put in doubt.
+/// what they put in doubt. `youngest`: when the youngest file in `dir` and below changed, where that
+/// was looked at because one of them `is_open`.
 pub fn heed<D: Disk>(
     disk: &D,
     tree: &Tree<D>,
     dir: &Arc<Dir<D>>,
     fd: &D::Fd,
     names: &[Box<[u8]>],
+    youngest: Option<Mtime>,
 ) -> Option<Doubt> {
     let mut doubt: Option<Doubt> = None;
     for name in names {
@@ -264,16 +267,15 @@ pub fn heed<D: Disk>(
         }
         let found = match read(disk, fd, name) {
             Ok(marker) => {
-                let is_of_this_boot = marker.boot == disk.boot_id();
-                let is_open = !is_of_this_boot && marker.until.is_none() && !tree.policy.dry_run;
-                let youngest = is_open.then(|| youngest_doubtful(disk, dir, marker.doubt()));
                 tree.met(Met {
                     dir: Arc::clone(dir),
                     name: name.clone(),
                     marker,
-                    youngest: youngest.and_then(Result::ok).unwrap_or(END_OF_TIME),
+                    youngest: youngest
+                        .filter(|_| is_open(disk, fd, name))
+                        .unwrap_or(END_OF_TIME),
                 });
-                if is_of_this_boot {
+                if marker.boot == disk.boot_id() {
                     continue; // Only processes died; the page cache has every byte.
                 }
                 marker.doubt()
@@ -284,6 +286,13 @@ pub fn heed<D: Disk>(
         doubt = Some(doubt.map_or(found, |known| known.and(found)));
     }
     doubt
+}
+
+/// Whether it is the marker of a session before a crash, which nobody has set an end to.
+pub fn is_open<D: Disk>(disk: &D, fd: &D::Fd, name: &[u8]) -> bool {
+    let found = read(disk, fd, name);
+    let is_open = found.is_ok_and(|it| it.boot != disk.boot_id() && it.until.is_none());
+    is_open && is_over(disk, fd, name) != Ok(false)
 }
 
 /// What the markers in the directories above ROOT put in doubt: they cover what is below, too. By
@@ -318,7 +327,11 @@ fn heed_one_above<D: Disk>(disk: &D, dir: &D::Fd) -> Option<Doubt> {
     };
     let doubts = names.iter().filter_map(|name| match read(disk, dir, name) {
         Ok(marker) if marker.boot == disk.boot_id() => None,
-        Ok(marker) => Some(marker.doubt_below(disk.booted(), disk.stat_at(dir, name))),
+        Ok(marker) => {
+            let has_end = is_over(disk, dir, name) != Ok(false);
+            let found = disk.stat_at(dir, name).ok().filter(|_| has_end);
+            Some(marker.doubt_below(disk.booted(), found))
+        }
         Err(Errno::NOENT) => None,
         Err(_) => Some(Doubt::ALWAYS),
     });
@@ -368,11 +381,16 @@ pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
         .into_iter()
         .partition(|met| is_dead(disk, tree, met) == Ok(true));
     others.into_iter().for_each(|met| tree.met(met));
-    let others = tree.cache.other_file_systems()?;
+    let (others, are_all) = tree.cache.other_file_systems();
     let synced = disk.sync_fs(&root);
     let synced = others
         .iter()
         .fold(synced, |synced, fd| synced.and(disk.sync_fs(fd)));
+    if synced.is_ok() && !are_all {
+        dead.into_iter().for_each(|met| tree.met(met));
+        spoil_own(disk, tree);
+        return Err(Errno::MFILE);
+    }
     if let Err(errno) = synced {
         dead.into_iter().for_each(|met| tree.met(met));
         spoil_all(disk, tree, &root);
@@ -490,10 +508,14 @@ pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_go
         let Ok(dir) = met.dir.fd(disk, &tree.cache) else {
             continue;
         };
-        if is_over(disk, &dir, &met.name) == Ok(false) {
-            continue; // Its session lives, and what it changes from now on is in doubt, too.
+        // Its session lives, and what it changes from now on is in doubt, too; or it is gone.
+        if matches!(
+            is_over(disk, &dir, &met.name),
+            Ok(false) | Err(Errno::NOENT)
+        ) {
+            continue;
         }
-        if is_good && has_doubtful(disk, &met.dir, met.marker.doubt()) == Ok(false) {
+        if is_good && !has_doubtful(disk, &met.dir, met.marker.doubt()) {
             // Failing to tidy up is no failure of the push; the next one tries again.
             let _ = remove(disk, &met.dir, &dir, &met.name);
             continue;
@@ -533,76 +555,19 @@ fn rewrite<D: Disk>(
     disk.sync_file(fd)
 }
 
-/// Whether some file in `root` or below is in doubt; also one that the session had no business with.
-fn has_doubtful<D: Disk>(disk: &D, root: &Arc<Dir<D>>, doubt: Doubt) -> Result<bool, Errno> {
-    let mut has_some = false;
-    let has_seen_all = each_doubtful(disk, root, doubt, |_| {
-        has_some = true;
-        ControlFlow::Break(())
-    })?;
-    Ok(has_some || !has_seen_all)
-}
-
-/// When the youngest of them changed; long ago, if there are none. What can't be looked at now is none.
-fn youngest_doubtful<D: Disk>(disk: &D, root: &Arc<Dir<D>>, doubt: Doubt) -> Result<Mtime, Errno> {
-    let mut youngest = Mtime {
-        sec: i64::MIN,
-        nsec: 0,
-    };
-    each_doubtful(disk, root, doubt, |ctime| {
-        youngest = youngest.max(ctime);
+/// Whether some file in `root` or below is in doubt, or may be.
+fn has_doubtful<D: Disk>(disk: &D, root: &Arc<Dir<D>>, doubt: Doubt) -> bool {
+    let (mut has_some, mut budget) = (false, usize::MAX);
+    let mut walk = Walk::new(root);
+    let looked = walk.run(disk, &mut budget, |ctime| {
+        has_some = doubt.concerns(ctime);
+        if has_some {
+            return ControlFlow::Break(());
+        }
         ControlFlow::Continue(())
-    })?;
-    Ok(youngest)
-}
-
-/// Hands the time of change of each file in doubt in `root` and below to `each`; whether none was out
-/// of reach. It looks at all that is there: once or twice for each crash.
-fn each_doubtful<D: Disk>(
-    disk: &D,
-    root: &Arc<Dir<D>>,
-    doubt: Doubt,
-    mut each: impl FnMut(Mtime) -> ControlFlow<()>,
-) -> Result<bool, Errno> {
-    let cache = FdCache::new(DIR_FDS_OPEN_MAX);
-    let mut dirs = vec![Arc::clone(root)];
-    let mut has_seen_all = true;
-    let mut scratch = Vec::new();
-    while let Some(dir) = dirs.pop() {
-        let fd = match dir.fd(disk, &cache) {
-            Err(Errno::ACCESS) => {
-                has_seen_all = false;
-                continue;
-            }
-            Err(Errno::NOENT) => continue,
-            opened => opened?,
-        };
-        let own = disk.reopen_dir(&fd)?; // Somebody may be listing by the other.
-        let mut names: Vec<Box<[u8]>> = Vec::new();
-        while disk.read_dir(&own, &mut scratch, &mut |name| names.push(name.into()))? {
-            if names.len() > DIR_ENTRIES_MAX {
-                return Err(Errno::TOOBIG);
-            }
-        }
-        for name in names {
-            let stat = match disk.stat_at(&own, &name) {
-                Err(Errno::NOENT) => continue,
-                stat => stat?,
-            };
-            let is_own = !matches!(parse(&name), OwnName::Unknown);
-            if stat.kind == Kind::File
-                && doubt.concerns(stat.ctime)
-                && !is_own
-                && each(stat.ctime).is_break()
-            {
-                return Ok(has_seen_all);
-            }
-            if stat.kind == Kind::Dir {
-                dirs.push(Arc::new(Dir::child(&dir, &name)));
-            }
-        }
-    }
-    Ok(has_seen_all)
+    });
+    debug_assert_eq!(looked, Progress::Done, "the budget is endless");
+    has_some || !walk.has_seen_all()
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub mod prune;
 pub mod read_pack;
 pub mod tree;
 pub mod used;
+pub mod walk;
 
 use crate::ops::Disk;
 use crate::ops::op::{Job, JobKind, Progress};

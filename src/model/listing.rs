@@ -82,6 +82,14 @@ impl Listing {
     ///
     /// # Panics
     /// When the names of one directory pass 4 GiB, which `limits::DIR_ENTRIES_MAX` rules out.
+    /// The same without what came from one of its origins.
+    pub fn without_origin(&self, origin: u16) -> Self {
+        let mut rest = Self::default();
+        let others = self.iter().filter(|entry| entry.origin != origin);
+        others.for_each(|entry| rest.push_entry(entry));
+        rest
+    }
+
     pub fn push(&mut self, name: Name<'_>, stat: &Stat) {
         let meta = Meta::from(stat);
         let low = u32::try_from(stat.ino & u64::from(u32::MAX)).expect("masked to 32 bits");

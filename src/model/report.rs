@@ -195,6 +195,21 @@ pub struct Totals {
     pub target_peak_rss_bytes: u64,
 }
 
+impl Totals {
+    /// Counts a change that is to come. In a dry run it is all that there is to count.
+    pub fn plan(&mut self, change: &Change, size: u64, is_dry: bool) {
+        if change.kind == Kind::File && change.what != What::Meta {
+            self.bytes_to_send = self.bytes_to_send.saturating_add(size);
+        }
+        if is_dry && change.kind != Kind::Dir {
+            match change.what {
+                What::Make | What::Update => self.files_sent += 1,
+                What::Meta => self.meta_fixed += 1,
+            }
+        }
+    }
+}
+
 /// How a push ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ending {

@@ -35,6 +35,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
     /// Opens an operator's own path (SRC, DEST or a module root), following its symlinks.
     fn open_operator_dir(&self, path: &[u8]) -> Result<Self::Fd, Errno>;
+    /// Opens a module's root by its path without symlinks, as it was at the server's start: `LOOP` where
+    /// one has come into it since, for peers may write to what is above.
+    fn open_module_dir(&self, path: &[u8]) -> Result<Self::Fd, Errno>;
     /// `lstat`, or `stat` where `follow`, of an operator's own path.
     fn stat_operator_path(&self, path: &[u8], follow: bool) -> Result<Stat, Errno>;
 

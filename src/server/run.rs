@@ -24,7 +24,7 @@ use crate::engine::setup::SetupError;
 use crate::engine::shard::PortKey;
 use crate::engine::start::{self, PosixShard};
 use crate::limits::{DRAIN_SECONDS_MAX, IDLE_SECONDS_MAX, POOL_THREADS};
-use crate::model::module::ModuleTable;
+use crate::model::module::{Module, ModuleTable};
 use crate::model::report::Exit;
 use crate::ops::{Disk, Errno};
 use crate::session::target::Exports;
@@ -303,21 +303,24 @@ fn listen_hint(error: &io::Error) -> Option<&'static str> {
 }
 
 /// Who may do what in which module. Their directories are opened by each session, and once here: one that is not there
-/// is better told at the start.
+/// is better told at the start. What the operator's links name then holds for good.
 pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
+    let mut resolved = ModuleTable::default();
     for module in modules.iter() {
-        let path = module.root.as_os_str().as_bytes();
-        PosixDisk
-            .open_operator_dir(path)
-            .map_err(|errno| StartError {
-                what: module.root.display().to_string(),
-                why: format!(
-                    "cannot open the module's directory: {}",
-                    io::Error::from(errno)
-                ),
-                hint: None,
-                exit: Exit::Start,
-            })?;
+        let cannot = |error: io::Error| StartError {
+            what: module.root.display().to_string(),
+            why: format!("cannot open the module's directory: {error}"),
+            hint: None,
+            exit: Exit::Start,
+        };
+        let root = std::fs::canonicalize(&module.root).map_err(cannot)?;
+        let opened = PosixDisk.open_module_dir(root.as_os_str().as_bytes());
+        opened.map_err(|errno| cannot(errno.into()))?;
+        let module = Module {
+            root,
+            ..module.clone()
+        };
+        resolved.insert(module).expect("their names differ");
     }
     let is_root = PosixDisk.identity().is_root;
     let own = Rights {
@@ -327,7 +330,7 @@ pub(super) fn open_doors(modules: &ModuleTable) -> Result<Doors, StartError> {
     };
     let with = |rights| {
         Arc::new(Exports {
-            modules: modules.clone(),
+            modules: resolved.clone(),
             rights,
         })
     };

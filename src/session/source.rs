@@ -90,7 +90,7 @@ pub struct Source<D: Disk> {
     /// One source, by its name.
     has_one_name: bool,
     /// ROOT itself at the source, once it is listed; that may be before WELCOME tells the target's.
-    root_stat: Option<Stat>,
+    root_stats: Vec<Stat>,
     cache: Arc<FdCache<D>>,
     /// Where owners go by name: those that were met.
     met: Option<Arc<Met>>,
@@ -145,7 +145,7 @@ impl<D: Disk> Source<D> {
             dest_name: sources.dest_name.clone(),
             root_is_listed,
             has_one_name,
-            root_stat: None,
+            root_stats: Vec::new(),
             scan: Scan::new(sources.origins.clone()),
             sources: Some(sources),
             cache,
@@ -616,7 +616,7 @@ impl<D: Disk> Source<D> {
             .into());
         }
         self.welcome = Some(welcome);
-        if self.root_stat.is_some_and(|stat| self.is_target(&stat)) {
+        if self.root_stats.iter().any(|stat| self.is_target(stat)) {
             return Err(SessionError::OntoItself);
         }
         if !welcome.rights.owners {
@@ -695,7 +695,7 @@ impl<D: Disk> Source<D> {
             let is_dry = self.hello.policy.dry_run;
             let sizes = &*listing;
             let mut each = |index: usize, change: Change| {
-                plan_change(totals, &change, sizes.size(index), is_dry);
+                totals.plan(&change, sizes.size(index), is_dry);
                 if wants_items {
                     items.push((index, change));
                 }
@@ -734,7 +734,7 @@ impl<D: Disk> Source<D> {
             }
             let complete = status == Status::Complete;
             let merged = merge.finish(&listing, rules, complete, &mut |index, change| {
-                plan_change(totals, &change, listing.size(index), is_dry);
+                totals.plan(&change, listing.size(index), is_dry);
                 if wants_items {
                     items.push((index, change));
                 }
@@ -840,12 +840,14 @@ impl<D: Disk> Source<D> {
         for trouble in job.troubles {
             self.trouble(trouble);
         }
-        for dir in job.dirs {
+        for mut dir in job.dirs {
+            let is_partly_target = dir.leave_out(|stat| self.is_target(stat));
             let SourceDir {
                 id,
                 listing,
                 merged,
                 stat,
+                others,
                 has_errors,
                 ..
             } = dir;
@@ -863,12 +865,20 @@ impl<D: Disk> Source<D> {
                 && let Some(stat) = &stat
             {
                 node.meta = Some(Meta::from(stat));
-                self.root_stat = Some(*stat);
+                let others = others.iter().map(|(_, stat)| *stat);
+                self.root_stats = others.chain([*stat]).collect();
             }
             let is_new = node.is_new;
             let parent = node.parent;
+            if is_partly_target && id != ROOT {
+                let path = self.scan.path(id);
+                self.tells.push_back(Tell::IsTarget { path });
+            }
+            if self.root_stats.iter().any(|stat| self.is_target(stat)) {
+                return self.fail(SessionError::OntoItself);
+            }
             if stat.as_ref().is_some_and(|stat| self.is_target(stat)) {
-                if id == ROOT || (parent == ROOT && self.has_one_name) {
+                if parent == ROOT && self.has_one_name {
                     return self.fail(SessionError::OntoItself);
                 }
                 // The target inside its own source: not sent into itself.
@@ -1036,7 +1046,7 @@ impl<D: Disk> Source<D> {
         let (mut items, wants_items, totals) = (Vec::new(), self.wants_items, &mut self.totals);
         let is_dry = self.hello.policy.dry_run;
         let merged = Merge::new(&listing).finish(&listing, rules, false, &mut |index, change| {
-            plan_change(totals, &change, listing.size(index), is_dry);
+            totals.plan(&change, listing.size(index), is_dry);
             if wants_items {
                 items.push((index, change));
             }
@@ -1194,19 +1204,6 @@ fn close<D: Disk>(packer: &mut Packer<D>, id: DirId, node: &Node<D>, must_set: b
     if id == ROOT || node.is_declared {
         let meta = node.meta.filter(|_| must_set);
         packer.queue(&PackOp::Close { dir: id, meta });
-    }
-}
-
-/// Counts a change that is to come. In a dry run it is all that there is to count.
-fn plan_change(totals: &mut Totals, change: &Change, size: u64, is_dry: bool) {
-    if change.kind == Kind::File && change.what != What::Meta {
-        totals.bytes_to_send = totals.bytes_to_send.saturating_add(size);
-    }
-    if is_dry && change.kind != Kind::Dir {
-        match change.what {
-            What::Make | What::Update => totals.files_sent += 1,
-            What::Meta => totals.meta_fixed += 1,
-        }
     }
 }
 

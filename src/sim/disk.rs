@@ -576,6 +576,10 @@ impl Disk for SimDisk {
         self.give_fd(host, ino, false)
     }
 
+    fn open_module_dir(&self, path: &[u8]) -> Result<SimFd, Errno> {
+        self.open_operator_dir(path)
+    }
+
     fn stat_operator_path(&self, path: &[u8], follow: bool) -> Result<Stat, Errno> {
         let host = self.enter(CallKind::StatOperatorPath, path)?;
         let (_, _, found) = host.resolve(path, follow)?;

@@ -408,8 +408,12 @@ fn a_module_is_what_stands_at_its_path_now(scene) {
     assert!(scene.export().join("file").exists(), "where it is now");
     assert!(!old.join("file").exists(), "not where it was at the start");
     plant::remove(scene.export());
-    let outcome = scene.push_to("").from(slash(scene.src())).run();
-    assert_ne!(outcome.code, Some(0), "{outcome}");
+    let push = scene.push_to("").from(slash(scene.src()));
+    push.run().exits(3).complains(&["No such file"]);
+    plant::symlink(&old, scene.export());
+    push.run().exits(3);
+    assert!(!old.join("file").exists(), "a link that came later is not followed");
+    std::fs::remove_file(scene.export()).expect("it is a link");
     plant::dir(scene.export());
 }
 }

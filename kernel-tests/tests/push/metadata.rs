@@ -427,3 +427,31 @@ fn a_directory_that_nobody_may_write_to_is_synced_and_left_so() {
         plant::chmod(scene.src(), 0o755);
     });
 }
+
+#[test]
+fn doubt_ends_also_where_a_directory_can_not_be_looked_into() {
+    require!(Need::Nobody, Need::LoopMounts, Need::Sy);
+    Scene::play(Route::Embedded, |scene| {
+        let at = scene.export().join("fs");
+        let _mount = Mount::ext4(&at, &scene.path().join("image"), 32 << 20, &[]);
+        let (dest, name) = (at.join("theirs"), ".sy.0123456789abcdef.unclean");
+        plant::dir(dest.join("closed"));
+        plant::chmod(dest.join("closed"), 0o644);
+        // What a session leaves that did not get further.
+        plant::file(dest.join(name), "");
+        for path in [dest.clone(), dest.join(name)] {
+            plant::chown(path, scene.nobody, scene.nobody);
+        }
+        plant::file(scene.src().join("file"), "text");
+        let push = Push::new(&dest).from(slash(scene.src())).option("--json");
+        let push = push.as_user(scene.nobody);
+        for files_sent in [1, 0] {
+            let summary = push.run().ok().summary();
+            assert_eq!(summary.files_sent, files_sent);
+        }
+        assert!(
+            dest.join(name).exists(),
+            "what can't be seen may be in doubt"
+        );
+    });
+}

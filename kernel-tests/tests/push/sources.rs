@@ -279,3 +279,23 @@ fn a_source_pushed_onto_itself_stays_as_it_is(scene) {
     }
 }
 }
+
+on_routes! { embedded, unix;
+fn a_destination_in_any_of_the_sources_is_not_sent_into_itself(scene) {
+    require!(Need::Sy);
+    let (one, two) = (scene.src().join("one"), scene.export());
+    plant::file(one.join("out/a"), "a");
+    plant::file(two.join("out/b"), "b");
+    scene.aim_at("out");
+    let push = |options: &[&str]| {
+        let push = scene.push_to("out").from(slash(&one)).from(slash(&two));
+        push.options(options)
+    };
+    push(&[]).run().ok();
+    let there = |path: &str| scene.dst().join(path).exists();
+    assert!(there("out/a") && there("b") && !there("out/b") && !there("out/out"));
+    let onto = scene.push_to("out").from(slash(&one)).from(slash(scene.dst()));
+    onto.options(&["--delete"]).run().exits(3);
+    assert!(there("b"));
+}
+}

@@ -1,7 +1,7 @@
 //! The source's part in a push that goes by content: asks for digests, has its own files read, and
 //! gives them their verdicts.
 
-use super::{Action, SessionError, Source, plan_change};
+use super::{Action, SessionError, Source};
 use crate::job::Work;
 use crate::job::digest::DigestFiles;
 use crate::limits::FRAME_HEAD_BYTES;
@@ -68,7 +68,7 @@ impl<D: Disk> Source<D> {
         let (totals, wants_items) = (&mut self.totals, self.wants_items);
         let is_dry = self.hello.policy.dry_run;
         node.progress = checking.ready(&mut |listing, index, change| {
-            plan_change(totals, &change, listing.size(index), is_dry);
+            totals.plan(&change, listing.size(index), is_dry);
             if wants_items {
                 items.push((listing.name(index).into(), change));
             }
