@@ -163,12 +163,7 @@ impl<D: Disk> SourceDir<D> {
 impl<D: Disk> SourceDir<D> {
     /// Leaves out what came from a further origin that is not to be sent; whether one was.
     pub fn leave_out(&mut self, is_out: impl Fn(&Stat) -> bool) -> bool {
-        let others = self.others.iter();
-        let Some(out) = others
-            .rev()
-            .find(|(_, stat)| is_out(stat))
-            .map(|(of, _)| *of)
-        else {
+        let Some(&(out, _)) = self.others.iter().find(|(_, stat)| is_out(stat)) else {
             return false;
         };
         self.listing = self.listing.without_origin(out);

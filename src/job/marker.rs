@@ -272,7 +272,7 @@ pub fn heed<D: Disk>(
                     name: name.clone(),
                     marker,
                     youngest: youngest
-                        .filter(|_| is_open(disk, fd, name))
+                        .filter(|_| is_over(disk, fd, name) != Ok(false))
                         .unwrap_or(END_OF_TIME),
                 });
                 if marker.boot == disk.boot_id() {
@@ -387,7 +387,6 @@ pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
         .iter()
         .fold(synced, |synced, fd| synced.and(disk.sync_fs(fd)));
     if synced.is_ok() && !are_all {
-        dead.into_iter().for_each(|met| tree.met(met));
         spoil_own(disk, tree);
         return Err(Errno::MFILE);
     }
@@ -401,7 +400,7 @@ pub fn retire<D: Disk>(disk: &D, tree: &Tree<D>) -> Result<(), Errno> {
         let _ = remove_dead(disk, tree, &met);
     }
     if !tree.has_failed_sync() && tree.take_own_marker().is_some() {
-        let _ = remove(disk, &tree.root, &root, &marker_name(tree.session));
+        let _ = remove(disk, tree, &tree.root, &root, &marker_name(tree.session));
     }
     Ok(())
 }
@@ -415,13 +414,19 @@ fn is_dead<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<bool, Errn
 fn remove_dead<D: Disk>(disk: &D, tree: &Tree<D>, met: &Met<D>) -> Result<(), Errno> {
     let dir = met.dir.fd(disk, &tree.cache)?;
     if is_left_behind(disk, &dir, &met.name) {
-        remove(disk, &met.dir, &dir, &met.name)?;
+        remove(disk, tree, &met.dir, &dir, &met.name)?;
     }
     Ok(())
 }
 
-fn remove<D: Disk>(disk: &D, dir: &Dir<D>, fd: &D::Fd, name: &[u8]) -> Result<(), Errno> {
-    match change_names(disk, dir, fd, || disk.unlink(fd, name)) {
+fn remove<D: Disk>(
+    disk: &D,
+    tree: &Tree<D>,
+    dir: &Dir<D>,
+    fd: &D::Fd,
+    name: &[u8],
+) -> Result<(), Errno> {
+    match change_names(disk, tree, dir, fd, || disk.unlink(fd, name)) {
         Ok(()) => disk.sync_file(fd),
         Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),
@@ -431,15 +436,15 @@ fn remove<D: Disk>(disk: &D, dir: &Dir<D>, fd: &D::Fd, name: &[u8]) -> Result<()
 /// Changes names in a directory that is dressed already, and leaves it as it was.
 fn change_names<D: Disk>(
     disk: &D,
+    tree: &Tree<D>,
     dir: &Dir<D>,
     fd: &D::Fd,
     change: impl Fn() -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let is_opened_up = dir.facts().opened_up_from.is_some();
     let changed = keeping_time(disk, fd, || opened_up(disk, dir, fd, &change));
-    if let Some(mode) = dir.facts().opened_up_from.filter(|_| !is_opened_up) {
-        dir.learn(|facts| facts.opened_up_from = None);
-        disk.set_mode(fd, mode)?;
+    if !is_opened_up {
+        dir.close_up(disk, &tree.cache);
     }
     changed
 }
@@ -517,7 +522,7 @@ pub fn settle<D: Disk>(disk: &D, tree: &Tree<D>, own_since: Option<Mtime>, is_go
         }
         if is_good && !has_doubtful(disk, &met.dir, met.marker.doubt()) {
             // Failing to tidy up is no failure of the push; the next one tries again.
-            let _ = remove(disk, &met.dir, &dir, &met.name);
+            let _ = remove(disk, tree, &met.dir, &dir, &met.name);
             continue;
         }
         // A clock that was set back in the crash can't tell before from after.
@@ -544,7 +549,7 @@ fn rewrite<D: Disk>(
     marker: &Marker,
 ) -> Result<(), Errno> {
     let temp = tree.temp_name();
-    change_names(disk, dir, fd, || {
+    change_names(disk, tree, dir, fd, || {
         let file = disk.create_file(fd, temp.bytes(), MARKER_MODE)?;
         let done = fill(disk, &file, marker).and_then(|()| disk.rename(fd, temp.bytes(), name));
         if done.is_err() {

@@ -63,8 +63,7 @@ impl<D: Disk> Prune<D> {
                     }
                 },
             };
-            if let Some(len) = names.pop() {
-                let name = names.split_off(names.len() - usize::from(len));
+            if let Some(name) = take_name(names) {
                 let dir = Arc::clone(&level.dir);
                 match remove(disk, tree, &dir, (&name, None), outcomes) {
                     Removed::Level(level) => self.levels.push(level),
@@ -224,10 +223,15 @@ fn read_names<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>) -> Result<Vec<u8>
         }
         opened => opened?,
     };
-    disk.rewind_dir(&fd)?;
+    names_of(disk, &fd)
+}
+
+/// All names in a directory, a length byte behind each: they are taken from the end.
+pub fn names_of<D: Disk>(disk: &D, fd: &D::Fd) -> Result<Vec<u8>, Errno> {
+    disk.rewind_dir(fd)?;
     let (mut names, mut scratch) = (Vec::new(), Vec::new());
     let mut count = 0;
-    while disk.read_dir(&fd, &mut scratch, &mut |name| {
+    while disk.read_dir(fd, &mut scratch, &mut |name| {
         names.extend_from_slice(name);
         names.push(u8::try_from(name.len()).expect("Linux names have at most 255 bytes"));
         count += 1;
@@ -237,6 +241,12 @@ fn read_names<D: Disk>(disk: &D, tree: &Tree<D>, dir: &Dir<D>) -> Result<Vec<u8>
         }
     }
     Ok(names)
+}
+
+/// The next of `names_of`.
+pub fn take_name(names: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let len = names.pop()?;
+    Some(names.split_off(names.len() - usize::from(len)))
 }
 
 /// Runs a change inside `dir`; where the directory's own mode forbids it, its owner may open it

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::dir::{Dir, FdCache};
 use super::own_name::{OwnName, parse};
+use super::prune::{names_of, take_name};
 use crate::limits::DIR_FDS_OPEN_MAX;
 use crate::model::entry::Kind;
 use crate::model::time::Mtime;
@@ -25,7 +26,8 @@ pub struct Walk<D: Disk> {
 struct Here<D: Disk> {
     dir: Arc<Dir<D>>,
     fd: D::Fd,
-    names: Vec<Box<[u8]>>,
+    /// As `names_of` has them.
+    names: Vec<u8>,
 }
 
 impl<D: Disk> Walk<D> {
@@ -51,13 +53,13 @@ impl<D: Disk> Walk<D> {
         mut each: impl FnMut(Mtime) -> ControlFlow<()>,
     ) -> Progress {
         loop {
-            while let Some(here) = &mut self.here
-                && let Some(name) = here.names.pop()
-            {
+            while let Some(here) = &mut self.here {
                 if *budget == 0 {
-                    here.names.push(name);
                     return Progress::Again;
                 }
+                let Some(name) = take_name(&mut here.names) else {
+                    break;
+                };
                 *budget -= 1;
                 let is_own = !matches!(parse(&name), OwnName::Unknown);
                 match disk.stat_at(&here.fd, &name) {
@@ -90,8 +92,7 @@ impl<D: Disk> Walk<D> {
     fn enter(&self, disk: &D, dir: Arc<Dir<D>>) -> Result<Here<D>, Errno> {
         // Somebody may be listing by the descriptor that there is.
         let fd = disk.reopen_dir(&*dir.fd(disk, &self.cache)?)?;
-        let (mut names, mut scratch) = (Vec::<Box<[u8]>>::new(), Vec::new());
-        while disk.read_dir(&fd, &mut scratch, &mut |name| names.push(name.into()))? {}
+        let names = names_of(disk, &fd)?;
         Ok(Here { dir, fd, names })
     }
 }

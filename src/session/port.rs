@@ -154,13 +154,13 @@ impl<D: Disk> Port<D> {
     /// Of the time that the peer took, this much was ours: nobody listened.
     pub fn excuse(&mut self, slept: Duration, now: Moment) {
         let since = [
-            &mut self.last_received,
-            &mut self.send_moved,
-            &mut self.asked,
+            Some(&mut self.last_received),
+            Some(&mut self.send_moved),
+            Some(&mut self.asked),
+            self.receiving_since.as_mut(),
+            self.sending_since.as_mut(),
         ];
-        let under_way = [&mut self.receiving_since, &mut self.sending_since];
-        let under_way = under_way.into_iter().map(Option::as_mut);
-        for since in since.into_iter().map(Some).chain(under_way).flatten() {
+        for since in since.into_iter().flatten() {
             *since = since.plus(slept).min(now);
         }
     }

@@ -89,7 +89,7 @@ pub struct Source<D: Disk> {
     root_is_listed: bool,
     /// One source, by its name.
     has_one_name: bool,
-    /// ROOT itself at the source, once it is listed; that may be before WELCOME tells the target's.
+    /// What ROOT is made of at the source, once it is listed; that may be before WELCOME tells the target's.
     root_stats: Vec<Stat>,
     cache: Arc<FdCache<D>>,
     /// Where owners go by name: those that were met.
@@ -874,7 +874,7 @@ impl<D: Disk> Source<D> {
                 let path = self.scan.path(id);
                 self.tells.push_back(Tell::IsTarget { path });
             }
-            if self.root_stats.iter().any(|stat| self.is_target(stat)) {
+            if id == ROOT && self.root_stats.iter().any(|stat| self.is_target(stat)) {
                 return self.fail(SessionError::OntoItself);
             }
             if stat.as_ref().is_some_and(|stat| self.is_target(stat)) {

@@ -1,5 +1,6 @@
 //! Modes, owners and times.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -377,6 +378,13 @@ fn a_push_to_another_file_system_keeps_what_it_can_hold() {
     });
 }
 
+fn names_in(dir: &Path) -> Vec<OsString> {
+    let entries = std::fs::read_dir(dir).expect("a directory");
+    entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect()
+}
+
 #[test]
 fn a_file_arrives_in_a_directory_of_somebody_else_who_lets_others_write() {
     require!(Need::Nobody, Need::LoopMounts, Need::Sy);
@@ -392,11 +400,7 @@ fn a_file_arrives_in_a_directory_of_somebody_else_who_lets_others_write() {
             let push = push.options(&["-I", "--durability", durability]);
             push.as_user(scene.nobody).run().ok();
         }
-        let names: Vec<_> = std::fs::read_dir(&shared)
-            .expect("a directory")
-            .map(|entry| entry.expect("an entry").file_name())
-            .collect();
-        assert_eq!(names, ["file"], "and nothing else stays");
+        assert_eq!(names_in(&shared), ["file"], "and nothing else stays");
     });
 }
 
@@ -416,11 +420,7 @@ fn a_directory_that_nobody_may_write_to_is_synced_and_left_so() {
             let push = Push::new(&dest).from(slash(scene.src()));
             let push = push.option("--durability=session");
             push.as_user(scene.nobody).run().ok();
-            let names: Vec<_> = std::fs::read_dir(&dest)
-                .expect("a directory")
-                .map(|entry| entry.expect("an entry").file_name())
-                .collect();
-            assert_eq!(names, ["file"], "no marker stays");
+            assert_eq!(names_in(&dest), ["file"], "no marker stays");
             let mode = std::fs::metadata(&dest).expect("it is there").mode();
             assert_eq!(mode & 0o777, 0o555);
         }
